@@ -1,0 +1,230 @@
+//! What this kernel can do, found by doing it.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// One kernel facility that a backend may use.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[non_exhaustive]
+pub enum Facility {
+    /// Readiness by `epoll(7)`.
+    Epoll,
+    /// Completion by `io_uring(7)`.
+    IoUring,
+    /// `sendfile(2)` from a file to a TCP socket.
+    Sendfile,
+    /// `MSG_ZEROCOPY` on TCP.
+    ZeroCopy,
+    /// Transmit and ACK timestamps on TCP, read from the error queue.
+    Timestamps,
+    /// `SOF_TIMESTAMPING_OPT_ID_TCP`: stamps that count from the byte written next.
+    TimestampIdTcp,
+    /// `TCP_INFO` with `tcpi_bytes_acked`.
+    TcpInfo,
+    /// `SIOCOUTQ`: bytes not yet acknowledged.
+    OutQueue,
+    /// Sealed memory files (`memfd_create(2)`).
+    SealedMemory,
+    /// Kernel TLS (the `tls` upper layer protocol).
+    KernelTls,
+}
+
+impl Facility {
+    /// Every facility, in the order of reports.
+    pub const ALL: [Self; 10] = [
+        Self::Epoll,
+        Self::IoUring,
+        Self::Timestamps,
+        Self::TimestampIdTcp,
+        Self::TcpInfo,
+        Self::OutQueue,
+        Self::ZeroCopy,
+        Self::Sendfile,
+        Self::SealedMemory,
+        Self::KernelTls,
+    ];
+
+    /// The name used in reports, options and `LASTBYTE_DISABLE`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Epoll => "epoll",
+            Self::IoUring => "io_uring",
+            Self::Sendfile => "sendfile",
+            Self::ZeroCopy => "zerocopy",
+            Self::Timestamps => "timestamps",
+            Self::TimestampIdTcp => "timestamp-id-tcp",
+            Self::TcpInfo => "tcp-info",
+            Self::OutQueue => "out-queue",
+            Self::SealedMemory => "sealed-memory",
+            Self::KernelTls => "kernel-tls",
+        }
+    }
+
+    /// What changes for the user where the facility is lacking.
+    #[must_use]
+    pub const fn effect_of_lack(self) -> &'static str {
+        match self {
+            Self::Epoll => "the fallback backend is used, which polls",
+            Self::IoUring => "the epoll backend is used",
+            Self::Sendfile => "files are read and copied into the socket",
+            Self::ZeroCopy => "payloads are copied into the socket",
+            Self::Timestamps => "acked times are bracketed by looks at TCP_INFO instead of exact",
+            Self::TimestampIdTcp => "the stamps' base is taken from the out-queue when attaching",
+            Self::TcpInfo => "lost stamps are recovered from the out-queue instead",
+            Self::OutQueue => "transmitted and written offsets cannot be cross-checked",
+            Self::SealedMemory => "generated bodies are copied from ordinary memory",
+            Self::KernelTls => "TLS records are sealed in user space",
+        }
+    }
+}
+
+impl fmt::Display for Facility {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Facility {
+    type Err = UnknownFacility;
+
+    fn from_str(name: &str) -> Result<Self, UnknownFacility> {
+        Self::ALL
+            .into_iter()
+            .find(|facility| facility.name() == name)
+            .ok_or_else(|| UnknownFacility {
+                name: name.to_owned(),
+            })
+    }
+}
+
+/// A name that no facility has.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct UnknownFacility {
+    name: String,
+}
+
+impl fmt::Display for UnknownFacility {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "there is no facility '{}'; known are", self.name)?;
+        for (n, facility) in Facility::ALL.into_iter().enumerate() {
+            write!(f, "{}{facility}", if n == 0 { " " } else { ", " })?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for UnknownFacility {}
+
+/// Whether a facility can be used.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Support {
+    /// It was tried and works.
+    Have,
+    /// It was tried and does not work.
+    Lack {
+        /// The kernel's answer, a value of `errno(3)`; `None` where nothing
+        /// failed but the result was not what it has to be.
+        errno: Option<i32>,
+        /// What was tried.
+        what: &'static str,
+    },
+    /// The operator switched it off; it was not tried.
+    Disabled,
+}
+
+/// A facility and whether it can be used.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Capability {
+    /// The facility.
+    pub facility: Facility,
+    /// Whether it can be used.
+    pub support: Support,
+}
+
+impl fmt::Display for Capability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.support {
+            Support::Have => write!(f, "{:<17} have", self.facility),
+            Support::Lack { errno, what } => {
+                write!(f, "{:<17} lacks: {what}", self.facility)?;
+                if let Some(errno) = errno {
+                    write!(f, ": {}", std::io::Error::from_raw_os_error(*errno))?;
+                }
+                write!(f, "; {}", self.facility.effect_of_lack())
+            }
+            Support::Disabled => {
+                write!(
+                    f,
+                    "{:<17} disabled; {}",
+                    self.facility,
+                    self.facility.effect_of_lack()
+                )
+            }
+        }
+    }
+}
+
+/// Every facility with its support, and the kernel they were tried on.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Report {
+    kernel: String,
+    capabilities: Vec<Capability>,
+}
+
+impl Report {
+    /// A report on `kernel`. A facility that `support` leaves out counts as
+    /// one that this build cannot use.
+    #[must_use]
+    pub fn new(kernel: String, mut support: impl FnMut(Facility) -> Support) -> Self {
+        let capabilities = Facility::ALL
+            .into_iter()
+            .map(|facility| Capability {
+                facility,
+                support: support(facility),
+            })
+            .collect();
+        Self {
+            kernel,
+            capabilities,
+        }
+    }
+
+    /// The kernel's name and release.
+    #[must_use]
+    pub fn kernel(&self) -> &str {
+        &self.kernel
+    }
+
+    /// Every facility, in the order of [`Facility::ALL`].
+    #[must_use]
+    pub fn capabilities(&self) -> &[Capability] {
+        &self.capabilities
+    }
+
+    /// Whether `facility` can be used.
+    #[must_use]
+    pub fn has(&self, facility: Facility) -> bool {
+        *self.support(facility) == Support::Have
+    }
+
+    /// How `facility` fared.
+    #[must_use]
+    pub fn support(&self, facility: Facility) -> &Support {
+        self.capabilities
+            .iter()
+            .find(|capability| capability.facility == facility)
+            .map_or(&Support::Disabled, |capability| &capability.support)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.kernel)?;
+        for capability in &self.capabilities {
+            writeln!(f, "  {capability}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,128 @@
+//! Everything that a driver tells its sink.
+
+use crate::{Completion, ConnectionId, FailReason, ListenerId, Moment, PooledBuf};
+use std::net::{SocketAddr, TcpStream};
+
+/// One thing that a driver has to say.
+#[derive(Debug)]
+#[non_exhaustive]
+#[must_use = "an event may carry a socket, a buffer or a payload"]
+pub enum Event {
+    /// A transfer reached a stage.
+    Transfer(Completion),
+    /// A listener has a new connection. Attach it, or drop it to close it.
+    Accepted {
+        /// The listener.
+        listener: ListenerId,
+        /// The new socket.
+        socket: Socket,
+    },
+    /// A listener cannot accept for now; it tries again by itself.
+    AcceptPaused {
+        /// The listener.
+        listener: ListenerId,
+        /// The kernel's reason, a value of `errno(3)`; `EMFILE` and `ENFILE`
+        /// mean that descriptors have run out.
+        errno: i32,
+    },
+    /// The answer to one [`Driver::receive`](crate::Driver::receive).
+    Received {
+        /// The connection.
+        connection: ConnectionId,
+        /// What came.
+        received: Received,
+        /// When it was read.
+        at: Moment,
+    },
+    /// A connection is gone: the last event that names it. Every transfer has
+    /// ended and every payload was released before.
+    Closed {
+        /// The connection.
+        connection: ConnectionId,
+        /// How it ended.
+        outcome: CloseOutcome,
+        /// When.
+        at: Moment,
+    },
+}
+
+/// What a receive yielded.
+#[derive(Debug)]
+pub enum Received {
+    /// At least one byte, in a buffer of the driver's pool. Drop it soon: it
+    /// counts against the driver's receive memory.
+    Data(PooledBuf),
+    /// The peer will send no more. What it was sent can still be acknowledged.
+    End,
+}
+
+/// How a connection ended.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum CloseOutcome {
+    /// Everything accepted was sent, and the peer acknowledged all of it and
+    /// the end of the stream.
+    Graceful,
+    /// Everything was sent and the stream was ended, but this backend cannot
+    /// learn on this kernel whether the peer acknowledged it.
+    Unconfirmed,
+    /// It was torn down.
+    Failed(FailReason),
+}
+
+/// A connected TCP socket on its way to a driver.
+#[derive(Debug)]
+pub struct Socket {
+    stream: TcpStream,
+    peer: Option<SocketAddr>,
+    fresh: bool,
+}
+
+impl Socket {
+    /// A socket that a backend has just accepted, non-blocking, with nothing
+    /// written to it yet. For backends: what is taken for fresh but is not gets
+    /// wrong offsets and so wrong completions.
+    #[must_use]
+    pub fn accepted(stream: TcpStream, peer: SocketAddr) -> Self {
+        Self {
+            stream,
+            peer: Some(peer),
+            fresh: true,
+        }
+    }
+
+    /// The other side's address, where the backend knows it already.
+    #[must_use]
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
+    /// Whether nothing was ever written, and the socket is non-blocking.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+
+    /// The socket itself.
+    #[must_use]
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// The socket itself, for code outside of this library.
+    #[must_use]
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+}
+
+/// Any connected socket, whatever was done with it before.
+impl From<TcpStream> for Socket {
+    fn from(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            peer: None,
+            fresh: false,
+        }
+    }
+}

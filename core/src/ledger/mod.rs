@@ -1,0 +1,658 @@
+//! The state machine of one connection: facts in, completions out.
+
+mod transfer;
+
+use crate::{
+    ClockMap, Completion, ConnectionId, Evidence, FailReason, Failure, Limit, Memory, Method,
+    Moment, Outbox, Payload, Reached, RefuseReason, Refused, StageEvidence, StageSupport,
+    StampKeys, Time, TransferId, Transport, UnixTime, Watch, WireOffset,
+};
+use std::collections::VecDeque;
+use transfer::Transfer;
+
+/// How much a ledger may hold.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct LedgerLimits {
+    /// Unreleased bytes of payload memory; one payload is always taken.
+    pub memory: u64,
+    /// Unfinished transfers.
+    pub transfers: usize,
+}
+
+/// A call that the kernel took bytes from.
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    /// How it was asked to move them.
+    pub method: Method,
+    /// When it began.
+    pub began: Time,
+    /// Whether a stamp was asked for on its last byte.
+    pub stamped: bool,
+}
+
+/// A kernel timestamp from the error queue or a completion queue.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Stamp {
+    /// Of what.
+    pub of: StampOf,
+    /// The kernel's name for the byte (`ee_data`).
+    pub key: u32,
+    /// When, on the wall clock.
+    pub at: UnixTime,
+}
+
+/// What a stamp dates.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum StampOf {
+    /// The byte was handed to the device (`SCM_TSTAMP_SND`).
+    Transmitted,
+    /// The byte was acknowledged (`SCM_TSTAMP_ACK`).
+    Acked,
+}
+
+/// A look at the socket's own account (`TCP_INFO`, out-queue).
+#[derive(Clone, Copy, Debug)]
+pub struct Look {
+    /// Bytes that the peer has acknowledged.
+    pub acked: Option<WireOffset>,
+    /// Bytes that were handed to the device at least once.
+    pub transmitted: Option<WireOffset>,
+    /// When the look began: what it does not show had not happened by then.
+    pub began: Time,
+    /// When it ended: what it shows had happened by then.
+    pub at: Moment,
+}
+
+/// The rest of the transfer that is next to be written.
+#[derive(Debug)]
+pub struct Unsent<'a> {
+    /// The transfer.
+    pub transfer: TransferId,
+    /// Its whole payload.
+    pub payload: &'a Payload,
+    /// Bytes of it that the kernel has already.
+    pub offset: u64,
+    /// Bytes of it that remain.
+    pub len: u64,
+    /// Whether a stamp on its last byte is of use.
+    pub wants_stamp: bool,
+    /// Whether a stamp of its transmission is of use.
+    pub wants_transmit_stamp: bool,
+}
+
+/// Turns facts into completions (contract C1 to C5, C7).
+///
+/// A fact may come late, twice, or not at all; the ledger only ever moves
+/// forward. Whoever feeds it is bound to three things: facts are true, bytes
+/// are given to the kernel in the order of [`Ledger::unsent`], and
+/// [`Ledger::fail`] is called when the connection is over.
+///
+/// Dropping a ledger leaks the memory that the kernel still references, because
+/// freeing it would put other data on the wire.
+#[derive(Debug)]
+pub struct Ledger {
+    connection: ConnectionId,
+    transport: Transport,
+    support: StageSupport,
+    limits: LedgerLimits,
+    keys: StampKeys,
+    /// Unfinished transfers, in submission order.
+    transfers: VecDeque<Transfer>,
+    /// Number of the first of them.
+    first: u64,
+    /// Numbers of the first transfer that is not queued, transmitted, acked.
+    queued: u64,
+    transmitted: u64,
+    acked: u64,
+    /// Wire offsets: of all that was submitted, that the kernel accepted, that
+    /// it is known to have transmitted, that the peer is known to have.
+    submitted_to: u64,
+    accepted_to: u64,
+    transmitted_to: u64,
+    acked_to: u64,
+    /// Zero-copy calls from the oldest that is not done, and its kernel id.
+    calls: VecDeque<ZeroCopyCall>,
+    first_call: u32,
+    /// When a look last began that told of acknowledgement, of transmission.
+    looked_for_ack: Time,
+    looked_for_transmit: Time,
+    ended: bool,
+}
+
+#[derive(Debug)]
+struct ZeroCopyCall {
+    start: u64,
+    end: u64,
+    done: bool,
+}
+
+impl Ledger {
+    /// The ledger of a connection that was just attached.
+    #[must_use]
+    pub fn new(connection: ConnectionId, support: StageSupport, limits: LedgerLimits) -> Self {
+        Self {
+            connection,
+            transport: Transport::Plain,
+            support,
+            limits,
+            keys: StampKeys::from_base(0),
+            transfers: VecDeque::new(),
+            first: 0,
+            queued: 0,
+            transmitted: 0,
+            acked: 0,
+            submitted_to: 0,
+            accepted_to: 0,
+            transmitted_to: 0,
+            acked_to: 0,
+            calls: VecDeque::new(),
+            first_call: 0,
+            looked_for_ack: Time::default(),
+            looked_for_transmit: Time::default(),
+            ended: false,
+        }
+    }
+
+    /// The same, with the kernel's counters where they really stand.
+    #[must_use]
+    pub fn with_kernel_counters(mut self, keys: StampKeys, next_zero_copy: u32) -> Self {
+        (self.keys, self.first_call) = (keys, next_zero_copy);
+        self
+    }
+
+    /// Enters a transfer behind all others.
+    ///
+    /// # Errors
+    /// Gives the payload back if it is empty, the connection is over, or a
+    /// limit is reached.
+    pub fn submit(
+        &mut self,
+        payload: Payload,
+        watch: Watch,
+        out: &mut Outbox,
+    ) -> Result<TransferId, Refused<Payload>> {
+        if let Err(reason) = self.admit(&payload, out) {
+            return Err(Refused::new(payload, reason));
+        }
+        out.counters.unreleased_bytes += payload.memory_len();
+        let transfer = Transfer::new(self.submitted_to, payload, watch);
+        self.submitted_to = transfer.end;
+        let number = self.first + self.transfers.len() as u64;
+        self.transfers.push_back(transfer);
+        Ok(TransferId::new(number))
+    }
+
+    /// What to write next.
+    #[must_use]
+    pub fn unsent(&self) -> Option<Unsent<'_>> {
+        if self.ended {
+            return None;
+        }
+        let transfer = self.transfers.get(self.index(self.queued))?;
+        let payload = transfer.payload.as_ref()?;
+        let offset = self.accepted_to - transfer.start;
+        let stamps = self.support.acked == StageEvidence::Kernel;
+        Some(Unsent {
+            transfer: TransferId::new(self.queued),
+            payload,
+            offset,
+            len: transfer.end - self.accepted_to,
+            wants_stamp: stamps
+                && (transfer.watch.contains(Watch::ACKED)
+                    || transfer.watch.contains(Watch::TRANSMITTED)),
+            wants_transmit_stamp: stamps && transfer.watch.contains(Watch::TRANSMITTED),
+        })
+    }
+
+    /// Fact: the kernel took the next `bytes` bytes in one call.
+    pub fn accepted(&mut self, bytes: u64, call: Call, now: Moment, out: &mut Outbox) {
+        let start = self.accepted_to;
+        let end = (start + bytes).min(self.submitted_to);
+        debug_assert_eq!(
+            end,
+            start + bytes,
+            "the kernel took more than was submitted"
+        );
+        self.accepted_to = end;
+        out.counters.bytes[crate::Counters::slot(call.method)] += end - start;
+        let from = self.index(self.queued);
+        for transfer in self
+            .transfers
+            .iter_mut()
+            .skip(from)
+            .take_while(|t| t.start < end)
+        {
+            transfer.began = call.began;
+            transfer.moved(transfer.share(start, end), call.method);
+            transfer.stamped |= call.stamped && transfer.end == end;
+            match call.method {
+                Method::ZeroCopy => {
+                    if transfer.pins == 0 {
+                        out.counters.pinned_bytes += transfer.memory();
+                    }
+                    transfer.pins += 1;
+                }
+                Method::Sendfile | Method::Splice => transfer.file_pinned = true,
+                _ => {}
+            }
+        }
+        if call.method == Method::ZeroCopy {
+            self.calls.push_back(ZeroCopyCall {
+                start,
+                end,
+                done: false,
+            });
+        }
+        self.advance_queued(now, out);
+        self.forget_finished();
+    }
+
+    /// Fact: the kernel is done with the memory of the zero-copy calls `first`
+    /// to `last` (both included, and they wrap), and had `copied` it or not.
+    /// Says how many calls that was news about.
+    pub fn zero_copy_done(
+        &mut self,
+        first: u32,
+        last: u32,
+        copied: bool,
+        now: Moment,
+        out: &mut Outbox,
+    ) -> u32 {
+        // Distances from the oldest call, as serial numbers: negative means
+        // that the kernel repeats itself.
+        let from = i64::from(first.wrapping_sub(self.first_call).cast_signed());
+        let to = from + i64::from(last.wrapping_sub(first));
+        let mut news = 0;
+        for n in from.max(0)..(to + 1).min(self.calls.len() as i64) {
+            news += u32::from(self.call_done(usize::try_from(n).unwrap_or(0), copied, now, out));
+        }
+        while self.calls.front().is_some_and(|call| call.done) {
+            self.calls.pop_front();
+            self.first_call = self.first_call.wrapping_add(1);
+        }
+        self.forget_finished();
+        news
+    }
+
+    /// Fact: the kernel stamped a byte. A stamp also stands for every byte
+    /// before it.
+    pub fn stamped(&mut self, stamp: Stamp, clock: &ClockMap, now: Moment, out: &mut Outbox) {
+        let Some(end) = self.keys.end(stamp.key, WireOffset::new(self.accepted_to)) else {
+            return;
+        };
+        let end = end.get();
+        let n = self.transfers.partition_point(|t| t.end < end);
+        let began = self.transfers.get(n).map_or(Time::default(), |t| t.began);
+        let dated = clock.monotonic(stamp.at, began, now.monotonic);
+        out.counters.stamps_undated += u64::from(dated.is_none());
+        let (at, exact) = match dated {
+            Some(at) => (at, Some(end)),
+            None => (now, None),
+        };
+        match stamp.of {
+            StampOf::Transmitted => self.advance_transmitted(end, at, exact, out),
+            StampOf::Acked => self.advance_acked(end, at, exact, out),
+        }
+        self.forget_finished();
+    }
+
+    /// Fact: what the socket's own account shows. Makes up for stamps that were
+    /// lost, and stands in for them where the kernel has none.
+    pub fn looked(&mut self, look: Look, out: &mut Outbox) {
+        if let Some(to) = look.transmitted {
+            self.advance_transmitted(to.get(), look.at, None, out);
+            self.looked_for_transmit = look.began;
+        }
+        if let Some(to) = look.acked {
+            let before = self.acked;
+            self.advance_acked(to.get(), look.at, None, out);
+            self.count_recovered(before, out);
+            self.looked_for_ack = look.began;
+        }
+        self.forget_finished();
+    }
+
+    /// Fact: the connection is over. `last` is a final look, where there is
+    /// one. What it shows as acknowledged is; everything else fails.
+    pub fn fail(&mut self, reason: &FailReason, last: Option<Look>, now: Moment, out: &mut Outbox) {
+        if self.ended {
+            return;
+        }
+        if let Some(look) = last {
+            self.looked(look, out);
+        }
+        self.ended = true;
+        for n in 0..self.transfers.len() {
+            let transfer = &mut self.transfers[n];
+            transfer.file_pinned = false;
+            if !transfer.concluded {
+                transfer.concluded = true;
+                let acked_bytes = transfer.share(0, self.acked_to);
+                let failure = Failure {
+                    reason: reason.clone(),
+                    acked_bytes,
+                };
+                let after = self.looked_for_ack.max(self.transfers[n].began);
+                let evidence = Evidence::Bracketed { after };
+                self.report(n, Reached::Failed(failure), now, evidence, out);
+            }
+            self.release_if_free(n, now, out);
+        }
+        self.forget_finished();
+    }
+
+    /// Fact: nothing more will be heard of memory that the kernel still has.
+    /// It is leaked. For a connection that is over.
+    pub fn abandon(&mut self, now: Moment, out: &mut Outbox) {
+        debug_assert!(self.ended, "memory is only given up after the connection");
+        for n in 0..self.transfers.len() {
+            let Some(payload) = self.transfers[n].payload.take() else {
+                continue;
+            };
+            let bytes = payload.memory_len();
+            std::mem::forget(payload);
+            self.transfers[n].pins = 0;
+            out.counters.leaked_bytes += bytes;
+            out.counters.pinned_bytes -= bytes;
+            out.counters.unreleased_bytes -= bytes;
+            let evidence = Evidence::Unavailable;
+            self.report(
+                n,
+                Reached::Released(Memory::Leaked { bytes }),
+                now,
+                evidence,
+                out,
+            );
+        }
+        self.calls.clear();
+        self.forget_finished();
+    }
+
+    /// Bytes that the kernel has accepted.
+    #[must_use]
+    pub fn accepted_to(&self) -> WireOffset {
+        WireOffset::new(self.accepted_to)
+    }
+
+    /// Bytes that the peer is known to have acknowledged.
+    #[must_use]
+    pub fn acked_to(&self) -> WireOffset {
+        WireOffset::new(self.acked_to)
+    }
+
+    /// Whether the kernel has accepted everything.
+    #[must_use]
+    pub fn is_all_accepted(&self) -> bool {
+        self.accepted_to == self.submitted_to
+    }
+
+    /// Whether no transfer is unfinished.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.transfers.is_empty()
+    }
+
+    /// Whether the kernel references memory of a zero-copy call.
+    #[must_use]
+    pub fn is_pinned(&self) -> bool {
+        !self.calls.is_empty()
+    }
+
+    /// Since when a fully queued transfer has been waiting to be acknowledged.
+    #[must_use]
+    pub fn awaiting_ack_since(&self) -> Option<Time> {
+        let from = self.index(self.acked);
+        let queued = self.index(self.queued);
+        let waiting = self.transfers.range(from..queued.max(from));
+        waiting
+            .clone()
+            .find(|t| t.awaits_ack())
+            .map(|t| t.queued_at)
+    }
+
+    /// Position in `transfers` of the transfer with this number.
+    fn index(&self, number: u64) -> usize {
+        usize::try_from(number.saturating_sub(self.first)).unwrap_or(usize::MAX)
+    }
+
+    fn admit(&self, payload: &Payload, out: &Outbox) -> Result<(), RefuseReason> {
+        if payload.is_empty() {
+            return Err(RefuseReason::Empty);
+        }
+        if self.ended {
+            return Err(RefuseReason::Closing);
+        }
+        if self.transfers.len() >= self.limits.transfers {
+            return Err(RefuseReason::BackPressure {
+                limit: Limit::ConnectionTransfers,
+                outstanding: self.transfers.len() as u64,
+                allowed: self.limits.transfers as u64,
+            });
+        }
+        // Cheap test first: no connection can hold more than all of them.
+        if out.counters.unreleased_bytes + payload.memory_len() > self.limits.memory {
+            let outstanding: u64 = self.transfers.iter().map(Transfer::memory).sum();
+            if outstanding > 0 && outstanding + payload.memory_len() > self.limits.memory {
+                return Err(RefuseReason::BackPressure {
+                    limit: Limit::ConnectionMemory,
+                    outstanding,
+                    allowed: self.limits.memory,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn advance_queued(&mut self, now: Moment, out: &mut Outbox) {
+        loop {
+            let n = self.index(self.queued);
+            let accepted_to = self.accepted_to;
+            let Some(transfer) = self.transfers.get_mut(n).filter(|t| t.end <= accepted_to) else {
+                return;
+            };
+            self.queued += 1;
+            transfer.queued_at = now.monotonic;
+            let watch = transfer.watch;
+            let bracket = Evidence::Bracketed {
+                after: transfer.began,
+            };
+            let last = !(watch.contains(Watch::ACKED) || watch.contains(Watch::TRANSMITTED));
+            let unavailable = self.support.acked == StageEvidence::Unavailable;
+            transfer.concluded = last || unavailable;
+            if watch.contains(Watch::QUEUED) {
+                self.report(n, Reached::Queued, now, bracket, out);
+            }
+            if unavailable {
+                if watch.contains(Watch::TRANSMITTED) {
+                    self.report(n, Reached::Transmitted, now, Evidence::Unavailable, out);
+                }
+                if watch.contains(Watch::ACKED) {
+                    self.report(n, Reached::Acked, now, Evidence::Unavailable, out);
+                }
+            }
+            self.release_if_free(n, now, out);
+        }
+    }
+
+    /// Transmission is known up to `to`, by `at`; for the transfer that ends at
+    /// `exact` that is the time itself.
+    fn advance_transmitted(&mut self, to: u64, at: Moment, exact: Option<u64>, out: &mut Outbox) {
+        let to = to.min(self.accepted_to);
+        if to <= self.transmitted_to {
+            return;
+        }
+        self.transmitted_to = to;
+        self.transmitted = self.transmitted.max(self.first);
+        while let Some(transfer) = self.transfers.get(self.index(self.transmitted)) {
+            if transfer.end > to {
+                break;
+            }
+            let n = self.index(self.transmitted);
+            let exact = exact == Some(transfer.end);
+            self.transmitted += 1;
+            self.reach_transmitted(n, at, exact, out);
+        }
+    }
+
+    fn reach_transmitted(&mut self, n: usize, at: Moment, exact: bool, out: &mut Outbox) {
+        let after = self.looked_for_transmit;
+        let transfer = &mut self.transfers[n];
+        if transfer.transmitted || !transfer.watch.contains(Watch::TRANSMITTED) {
+            return;
+        }
+        transfer.transmitted = true;
+        let at = not_before(at, transfer.queued_at);
+        transfer.transmitted_at = at.monotonic;
+        let evidence = evidence(exact, after.max(transfer.began), at);
+        if transfer.concluded {
+            return;
+        }
+        transfer.concluded = !transfer.watch.contains(Watch::ACKED);
+        self.report(n, Reached::Transmitted, at, evidence, out);
+    }
+
+    /// As [`Self::advance_transmitted`], for acknowledgement.
+    fn advance_acked(&mut self, to: u64, at: Moment, exact: Option<u64>, out: &mut Outbox) {
+        let to = to.min(self.accepted_to);
+        if to <= self.acked_to {
+            return;
+        }
+        self.acked_to = to;
+        self.acked = self.acked.max(self.first);
+        while let Some(transfer) = self.transfers.get(self.index(self.acked)) {
+            if transfer.end > to {
+                break;
+            }
+            let n = self.index(self.acked);
+            let exact = exact == Some(transfer.end);
+            self.acked += 1;
+            // What the peer has was transmitted, some time before.
+            self.reach_transmitted(n, at, false, out);
+            self.reach_acked(n, at, exact, out);
+        }
+        self.transmitted_to = self.transmitted_to.max(to);
+        self.transmitted = self.transmitted.max(self.acked);
+    }
+
+    fn reach_acked(&mut self, n: usize, at: Moment, exact: bool, out: &mut Outbox) {
+        let after = self.looked_for_ack;
+        let transfer = &mut self.transfers[n];
+        let at = not_before(at, transfer.queued_at.max(transfer.transmitted_at));
+        transfer.file_pinned = false;
+        if exact {
+            transfer.stamped = false;
+        }
+        if !transfer.concluded {
+            transfer.concluded = true;
+            if transfer.watch.contains(Watch::ACKED) {
+                let evidence = evidence(exact, after.max(transfer.began), at);
+                self.report(n, Reached::Acked, at, evidence, out);
+            }
+        }
+        self.release_if_free(n, at, out);
+    }
+
+    /// Counts the transfers from number `before` on that a look completed
+    /// though a stamp had been asked for.
+    fn count_recovered(&self, before: u64, out: &mut Outbox) {
+        let range = self.index(before)..self.index(self.acked).min(self.transfers.len());
+        let lost = self
+            .transfers
+            .iter()
+            .take(range.end)
+            .skip(range.start)
+            .filter(|t| t.stamped);
+        out.counters.stamps_recovered += lost.count() as u64;
+    }
+
+    /// Says whether that was news.
+    fn call_done(&mut self, n: usize, copied: bool, now: Moment, out: &mut Outbox) -> bool {
+        let call = &mut self.calls[n];
+        if std::mem::replace(&mut call.done, true) {
+            return false;
+        }
+        let (start, end) = (call.start, call.end);
+        let mut n = self.transfers.partition_point(|t| t.end <= start);
+        while let Some(transfer) = self.transfers.get_mut(n).filter(|t| t.start < end) {
+            if copied {
+                transfer.refused(transfer.share(start, end));
+            }
+            transfer.pins -= 1;
+            if transfer.pins == 0 {
+                out.counters.pinned_bytes -= transfer.memory();
+            }
+            self.release_if_free(n, now, out);
+            n += 1;
+        }
+        true
+    }
+
+    /// Gives the payload back if the kernel has no more use for it: it holds
+    /// all bytes, or will never want the rest, and references none.
+    fn release_if_free(&mut self, n: usize, now: Moment, out: &mut Outbox) {
+        let complete = self.ended || self.first + (n as u64) < self.queued;
+        let transfer = &mut self.transfers[n];
+        if !complete || transfer.pins > 0 || transfer.file_pinned {
+            return;
+        }
+        let after = transfer.began;
+        let Some(payload) = transfer.payload.take() else {
+            return;
+        };
+        out.counters.unreleased_bytes -= payload.memory_len();
+        let released = Reached::Released(Memory::Returned(payload));
+        self.report(n, released, now, Evidence::Bracketed { after }, out);
+    }
+
+    fn report(&self, n: usize, reached: Reached, at: Moment, evidence: Evidence, out: &mut Outbox) {
+        out.complete(Completion {
+            connection: self.connection,
+            transfer: TransferId::new(self.first + n as u64),
+            reached,
+            at,
+            evidence,
+            method: self.transfers[n].method(),
+            transport: self.transport,
+        });
+    }
+
+    fn forget_finished(&mut self) {
+        while self.transfers.front().is_some_and(Transfer::is_finished) {
+            self.transfers.pop_front();
+            self.first += 1;
+        }
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        for transfer in &mut self.transfers {
+            if transfer.pins > 0 {
+                std::mem::forget(transfer.payload.take());
+            }
+        }
+    }
+}
+
+fn evidence(exact: bool, after: Time, at: Moment) -> Evidence {
+    if exact {
+        Evidence::Kernel
+    } else {
+        Evidence::Bracketed {
+            after: after.min(at.monotonic),
+        }
+    }
+}
+
+/// Keeps stages in order of time. The kernel may stamp an acknowledgement while
+/// the call that sent the bytes has not yet returned (on loopback the peer's
+/// answer is processed inside of it); the time is moved to the call's return,
+/// and the error says by how much.
+fn not_before(at: Moment, earliest: Time) -> Moment {
+    let moved = earliest.since(at.monotonic);
+    Moment {
+        monotonic: at.monotonic.max(earliest),
+        error: at.error.max(moved),
+        ..at
+    }
+}

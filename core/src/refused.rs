@@ -1,0 +1,98 @@
+//! A refusal gives back what was handed over.
+
+use std::fmt;
+
+/// Something that was not accepted, with the reason.
+#[derive(Debug)]
+#[must_use = "the refused value is still yours"]
+pub struct Refused<T> {
+    /// What was handed over, untouched.
+    pub value: T,
+    /// Why it was not taken.
+    pub reason: RefuseReason,
+}
+
+impl<T> Refused<T> {
+    /// Refuses `value`.
+    pub fn new(value: T, reason: RefuseReason) -> Self {
+        Self { value, reason }
+    }
+}
+
+impl<T> fmt::Display for Refused<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.reason.fmt(f)
+    }
+}
+
+impl<T: fmt::Debug> std::error::Error for Refused<T> {}
+
+/// Why something was not accepted, and so what to do.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum RefuseReason {
+    /// An empty payload has no last byte that could be acknowledged.
+    Empty,
+    /// No such connection: it was closed, or belongs to another driver.
+    UnknownConnection,
+    /// The connection is closing or has failed; it takes nothing more.
+    Closing,
+    /// Too much is outstanding. Submit again when something was released.
+    BackPressure {
+        /// What is full.
+        limit: Limit,
+        /// How much is outstanding.
+        outstanding: u64,
+        /// How much may be.
+        allowed: u64,
+    },
+    /// The operating system refused.
+    System {
+        /// What was being done.
+        doing: &'static str,
+        /// The kernel's answer, a value of `errno(3)`.
+        errno: i32,
+    },
+}
+
+/// A bound that a submission ran into.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Limit {
+    /// Payload memory that a connection has not released.
+    ConnectionMemory,
+    /// Transfers that a connection has not finished.
+    ConnectionTransfers,
+    /// Payload memory that all connections of a driver have not released.
+    DriverMemory,
+    /// Connections of a driver.
+    Connections,
+}
+
+impl fmt::Display for RefuseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("the payload is empty"),
+            Self::UnknownConnection => f.write_str("there is no such connection"),
+            Self::Closing => f.write_str("the connection is closing"),
+            Self::BackPressure {
+                limit,
+                outstanding,
+                allowed,
+            } => {
+                let what = match limit {
+                    Limit::ConnectionMemory => "bytes of the connection's payloads",
+                    Limit::ConnectionTransfers => "transfers of the connection",
+                    Limit::DriverMemory => "bytes of the driver's payloads",
+                    Limit::Connections => "connections of the driver",
+                };
+                write!(f, "{outstanding} {what} are outstanding, {allowed} may be")
+            }
+            Self::System { doing, errno } => {
+                write!(f, "{doing}: {}", std::io::Error::from_raw_os_error(*errno))
+            }
+        }
+    }
+}
+
+impl std::error::Error for RefuseReason {}

@@ -1,0 +1,272 @@
+//! Which backend to use, as a pure function of what the kernel can do.
+
+use crate::{Facility, Report, Support, UnknownFacility};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+
+/// A kind of backend.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[non_exhaustive]
+pub enum BackendKind {
+    /// Completion by `io_uring(7)`.
+    IoUring,
+    /// Readiness by `epoll(7)`, with every socket facility Linux has.
+    Epoll,
+    /// Portable socket calls only.
+    Fallback,
+}
+
+impl BackendKind {
+    /// Every kind, the preferred first.
+    pub const ALL: [Self; 3] = [Self::IoUring, Self::Epoll, Self::Fallback];
+
+    /// The name used in options, logs and `LASTBYTE_BACKEND`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::IoUring => "io_uring",
+            Self::Epoll => "epoll",
+            Self::Fallback => "fallback",
+        }
+    }
+}
+
+impl fmt::Display for BackendKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// What the user asked for.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Choice {
+    /// The best that works here. Never fails where TCP works.
+    #[default]
+    Auto,
+    /// This one, or an error.
+    Only(BackendKind),
+}
+
+impl FromStr for Choice {
+    type Err = UnknownBackend;
+
+    fn from_str(name: &str) -> Result<Self, UnknownBackend> {
+        if name == "auto" {
+            return Ok(Self::Auto);
+        }
+        BackendKind::ALL
+            .into_iter()
+            .find(|kind| kind.name() == name)
+            .map(Self::Only)
+            .ok_or_else(|| UnknownBackend {
+                name: name.to_owned(),
+            })
+    }
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.pad("auto"),
+            Self::Only(kind) => kind.fmt(f),
+        }
+    }
+}
+
+/// A name that no backend has.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct UnknownBackend {
+    name: String,
+}
+
+impl fmt::Display for UnknownBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "there is no backend '{}'; known are auto, io_uring, epoll, fallback",
+            self.name
+        )
+    }
+}
+
+impl std::error::Error for UnknownBackend {}
+
+/// Facilities that the operator or a test switched off.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Restrictions {
+    disabled: BTreeSet<Facility>,
+}
+
+impl Restrictions {
+    /// Nothing is switched off.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// These, and `facility` too.
+    #[must_use]
+    pub fn without(mut self, facility: Facility) -> Self {
+        self.disabled.insert(facility);
+        self
+    }
+
+    /// Both restrictions together.
+    #[must_use]
+    pub fn and(mut self, other: &Self) -> Self {
+        self.disabled.extend(&other.disabled);
+        self
+    }
+
+    /// Whether `facility` may be used.
+    #[must_use]
+    pub fn allow(&self, facility: Facility) -> bool {
+        !self.disabled.contains(&facility)
+    }
+}
+
+/// A comma-separated list of facility names, as in
+/// `LASTBYTE_DISABLE=zerocopy,timestamps`.
+impl FromStr for Restrictions {
+    type Err = UnknownFacility;
+
+    fn from_str(list: &str) -> Result<Self, UnknownFacility> {
+        let names = list
+            .split(',')
+            .map(str::trim)
+            .filter(|name| !name.is_empty());
+        Ok(Self {
+            disabled: names.map(str::parse).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+/// A backend that was chosen by name and cannot be had here.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Unsatisfied {
+    /// The backend.
+    pub backend: BackendKind,
+    /// What it would need, and how that fared; `None` where this build does not
+    /// contain it.
+    pub lacks: Option<(Facility, Support)>,
+}
+
+impl fmt::Display for Unsatisfied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the {} backend cannot be used: ", self.backend)?;
+        match &self.lacks {
+            None => f.write_str("this build does not contain it"),
+            Some((
+                _,
+                Support::Lack {
+                    errno: Some(errno),
+                    what,
+                },
+            )) => {
+                write!(f, "{what}: {}", std::io::Error::from_raw_os_error(*errno))
+            }
+            Some((_, Support::Lack { errno: None, what })) => write!(f, "{what} does not work"),
+            Some((facility, _)) => write!(f, "{facility} is disabled"),
+        }
+    }
+}
+
+impl std::error::Error for Unsatisfied {}
+
+/// Chooses among the `built` backends.
+///
+/// # Errors
+/// If one was asked for by name and this kernel or this build lacks it. `Auto`
+/// cannot fail as long as `built` contains the fallback, which needs nothing.
+pub fn select(
+    choice: Choice,
+    built: &[BackendKind],
+    report: &Report,
+) -> Result<BackendKind, Unsatisfied> {
+    match choice {
+        Choice::Only(kind) => usable(kind, built, report).map(|()| kind),
+        Choice::Auto => Ok(BackendKind::ALL
+            .into_iter()
+            .find(|&kind| usable(kind, built, report).is_ok())
+            .unwrap_or(BackendKind::Fallback)),
+    }
+}
+
+fn usable(kind: BackendKind, built: &[BackendKind], report: &Report) -> Result<(), Unsatisfied> {
+    if !built.contains(&kind) {
+        return Err(Unsatisfied {
+            backend: kind,
+            lacks: None,
+        });
+    }
+    let needs = match kind {
+        BackendKind::IoUring => Facility::IoUring,
+        BackendKind::Epoll => Facility::Epoll,
+        BackendKind::Fallback => return Ok(()),
+    };
+    match report.support(needs) {
+        Support::Have => Ok(()),
+        support => Err(Unsatisfied {
+            backend: kind,
+            lacks: Some((needs, support.clone())),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(lacking: &[Facility]) -> Report {
+        Report::new("test".into(), |facility| {
+            if lacking.contains(&facility) {
+                Support::Lack {
+                    errno: Some(38),
+                    what: "trying it",
+                }
+            } else {
+                Support::Have
+            }
+        })
+    }
+
+    const BUILT: &[BackendKind] = &[BackendKind::Epoll, BackendKind::Fallback];
+
+    #[test]
+    fn auto_takes_the_best_that_works() {
+        assert_eq!(
+            select(Choice::Auto, BUILT, &report(&[])),
+            Ok(BackendKind::Epoll)
+        );
+        let without = report(&[Facility::Epoll]);
+        assert_eq!(
+            select(Choice::Auto, BUILT, &without),
+            Ok(BackendKind::Fallback)
+        );
+    }
+
+    #[test]
+    fn a_name_is_meant() {
+        let choice = Choice::Only(BackendKind::Epoll);
+        let refused = select(choice, BUILT, &report(&[Facility::Epoll])).unwrap_err();
+        assert!(refused.to_string().contains("os error 38"), "{refused}");
+        let absent = select("io_uring".parse().unwrap(), BUILT, &report(&[])).unwrap_err();
+        assert!(absent.to_string().contains("does not contain"), "{absent}");
+    }
+
+    #[test]
+    fn restrictions_are_read_from_a_list() {
+        let list: Restrictions = "zerocopy, timestamps,".parse().unwrap();
+        assert!(!list.allow(Facility::ZeroCopy) && !list.allow(Facility::Timestamps));
+        assert!(list.allow(Facility::Sendfile));
+        assert!(
+            "zerocpy"
+                .parse::<Restrictions>()
+                .unwrap_err()
+                .to_string()
+                .contains("zerocopy")
+        );
+        assert_eq!("".parse(), Ok(Restrictions::none()));
+    }
+}
