@@ -92,9 +92,7 @@ impl FromStr for Facility {
         Self::ALL
             .into_iter()
             .find(|facility| facility.name() == name)
-            .ok_or_else(|| UnknownFacility {
-                name: name.to_owned(),
-            })
+            .ok_or_else(|| UnknownFacility { name: name.to_owned() })
     }
 }
 
@@ -155,12 +153,7 @@ impl fmt::Display for Capability {
                 write!(f, "; {}", self.facility.effect_of_lack())
             }
             Support::Disabled => {
-                write!(
-                    f,
-                    "{:<17} disabled; {}",
-                    self.facility,
-                    self.facility.effect_of_lack()
-                )
+                write!(f, "{:<17} disabled; {}", self.facility, self.facility.effect_of_lack())
             }
         }
     }
@@ -180,15 +173,9 @@ impl Report {
     pub fn new(kernel: String, mut support: impl FnMut(Facility) -> Support) -> Self {
         let capabilities = Facility::ALL
             .into_iter()
-            .map(|facility| Capability {
-                facility,
-                support: support(facility),
-            })
+            .map(|facility| Capability { facility, support: support(facility) })
             .collect();
-        Self {
-            kernel,
-            capabilities,
-        }
+        Self { kernel, capabilities }
     }
 
     /// The kernel's name and release.

@@ -77,11 +77,7 @@ pub struct Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} ({} bytes acknowledged)",
-            self.reason, self.acked_bytes
-        )
+        write!(f, "{} ({} bytes acknowledged)", self.reason, self.acked_bytes)
     }
 }
 
@@ -121,10 +117,7 @@ impl fmt::Display for FailReason {
             Self::Cancelled => f.write_str("the connection was given up"),
             Self::Closed => f.write_str("the driver was dropped"),
             Self::FileTruncated { missing } => {
-                write!(
-                    f,
-                    "the file ended {missing} bytes before the range to be sent"
-                )
+                write!(f, "the file ended {missing} bytes before the range to be sent")
             }
             Self::System { doing, errno } => {
                 write!(f, "{doing}: {}", std::io::Error::from_raw_os_error(*errno))

@@ -350,21 +350,13 @@ impl DriverError {
     /// `error` while `doing` something.
     #[must_use]
     pub fn new(doing: &'static str, error: &std::io::Error) -> Self {
-        Self {
-            doing,
-            errno: error.raw_os_error().unwrap_or(0),
-        }
+        Self { doing, errno: error.raw_os_error().unwrap_or(0) }
     }
 }
 
 impl fmt::Display for DriverError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}: {}",
-            self.doing,
-            std::io::Error::from_raw_os_error(self.errno)
-        )
+        write!(f, "{}: {}", self.doing, std::io::Error::from_raw_os_error(self.errno))
     }
 }
 

@@ -84,11 +84,7 @@ impl Socket {
     /// wrong offsets and so wrong completions.
     #[must_use]
     pub fn accepted(stream: TcpStream, peer: SocketAddr) -> Self {
-        Self {
-            stream,
-            peer: Some(peer),
-            fresh: true,
-        }
+        Self { stream, peer: Some(peer), fresh: true }
     }
 
     /// The other side's address, where the backend knows it already.
@@ -119,10 +115,6 @@ impl Socket {
 /// Any connected socket, whatever was done with it before.
 impl From<TcpStream> for Socket {
     fn from(stream: TcpStream) -> Self {
-        Self {
-            stream,
-            peer: None,
-            fresh: false,
-        }
+        Self { stream, peer: None, fresh: false }
     }
 }

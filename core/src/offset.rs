@@ -77,10 +77,7 @@ impl StampKeys {
     #[must_use]
     pub fn end(self, key: u32, written: WireOffset) -> Option<WireOffset> {
         let end = key.wrapping_add(1).wrapping_add(self.base);
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "the low 32 bits are what is wanted"
-        )]
+        #[expect(clippy::cast_possible_truncation, reason = "the low 32 bits are what is wanted")]
         let behind = (written.0 as u32).wrapping_sub(end);
         written.0.checked_sub(u64::from(behind)).map(WireOffset)
     }

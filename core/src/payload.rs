@@ -45,11 +45,7 @@ impl FileRange {
     /// [`FailReason::FileTruncated`](crate::FailReason::FileTruncated).
     #[must_use]
     pub fn new(source: Arc<dyn FileSource>, offset: u64, len: u64) -> Self {
-        Self {
-            source,
-            offset,
-            len,
-        }
+        Self { source, offset, len }
     }
 
     /// The file.
@@ -189,11 +185,9 @@ impl Payload {
             Some(match segment {
                 Segment::Shared(bytes) => Part::Memory(&bytes[to_usize(start)..]),
                 Segment::Pooled(buffer) => Part::Memory(&buffer[to_usize(start)..]),
-                Segment::File(range) => Part::File {
-                    range,
-                    offset: range.offset + start,
-                    len: len - start,
-                },
+                Segment::File(range) => {
+                    Part::File { range, offset: range.offset + start, len: len - start }
+                }
             })
         })
     }
@@ -290,14 +284,9 @@ mod tests {
 
     #[test]
     fn what_remains_after_any_offset_is_the_tail() {
-        let payload = Payload::from(b"abc".to_vec())
-            .with(Vec::new())
-            .with(b"defg".to_vec());
+        let payload = Payload::from(b"abc".to_vec()).with(Vec::new()).with(b"defg".to_vec());
         for offset in 0..=7_usize {
-            assert_eq!(
-                memory(&payload, offset as u64),
-                b"abcdefg"[offset..].to_vec()
-            );
+            assert_eq!(memory(&payload, offset as u64), b"abcdefg"[offset..].to_vec());
         }
         assert_eq!(payload.segments().len(), 2, "an empty segment is dropped");
     }

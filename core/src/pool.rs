@@ -33,40 +33,21 @@ impl Pool {
     /// Buffers of `size` bytes, of which at most `keep` are held while unused.
     #[must_use]
     pub fn new(size: usize, keep: usize) -> Self {
-        Self {
-            shared: Arc::new(Shared {
-                size,
-                keep,
-                idle: Mutex::new(Vec::new()),
-            }),
-        }
+        Self { shared: Arc::new(Shared { size, keep, idle: Mutex::new(Vec::new()) }) }
     }
 
     /// An empty buffer: an idle one, or a new one.
     #[must_use]
     pub fn take(&self) -> PooledBuf {
-        let idle = self
-            .shared
-            .idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop();
+        let idle = self.shared.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let memory = idle.unwrap_or_else(|| vec![0; self.shared.size].into_boxed_slice());
-        PooledBuf {
-            memory,
-            filled: 0,
-            home: Arc::clone(&self.shared),
-        }
+        PooledBuf { memory, filled: 0, home: Arc::clone(&self.shared) }
     }
 
     /// Buffers held for reuse.
     #[must_use]
     pub fn idle(&self) -> usize {
-        self.shared
-            .idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .len()
+        self.shared.idle.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// Size of each buffer in bytes.
@@ -78,10 +59,7 @@ impl Pool {
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool")
-            .field("size", &self.shared.size)
-            .field("idle", &self.idle())
-            .finish()
+        f.debug_struct("Pool").field("size", &self.shared.size).field("idle", &self.idle()).finish()
     }
 }
 
@@ -119,10 +97,7 @@ impl PooledBuf {
     /// # Panics
     /// If there was not that much room.
     pub fn advance(&mut self, n: usize) {
-        assert!(
-            n <= self.memory.len() - self.filled,
-            "filled more than the buffer holds"
-        );
+        assert!(n <= self.memory.len() - self.filled, "filled more than the buffer holds");
         self.filled += n;
     }
 
@@ -153,11 +128,7 @@ impl std::io::Write for PooledBuf {
 impl Drop for PooledBuf {
     fn drop(&mut self) {
         let memory = std::mem::take(&mut self.memory);
-        let mut idle = self
-            .home
-            .idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.home.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < self.home.keep {
             idle.push(memory);
         }
@@ -166,9 +137,7 @@ impl Drop for PooledBuf {
 
 impl fmt::Debug for PooledBuf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PooledBuf")
-            .field("filled", &self.filled)
-            .finish_non_exhaustive()
+        f.debug_struct("PooledBuf").field("filled", &self.filled).finish_non_exhaustive()
     }
 }
 

@@ -75,11 +75,7 @@ impl fmt::Display for RefuseReason {
             Self::Empty => f.write_str("the payload is empty"),
             Self::UnknownConnection => f.write_str("there is no such connection"),
             Self::Closing => f.write_str("the connection is closing"),
-            Self::BackPressure {
-                limit,
-                outstanding,
-                allowed,
-            } => {
+            Self::BackPressure { limit, outstanding, allowed } => {
                 let what = match limit {
                     Limit::ConnectionMemory => "bytes of the connection's payloads",
                     Limit::ConnectionTransfers => "transfers of the connection",

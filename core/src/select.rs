@@ -59,9 +59,7 @@ impl FromStr for Choice {
             .into_iter()
             .find(|kind| kind.name() == name)
             .map(Self::Only)
-            .ok_or_else(|| UnknownBackend {
-                name: name.to_owned(),
-            })
+            .ok_or_else(|| UnknownBackend { name: name.to_owned() })
     }
 }
 
@@ -82,11 +80,7 @@ pub struct UnknownBackend {
 
 impl fmt::Display for UnknownBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "there is no backend '{}'; known are auto, io_uring, epoll, fallback",
-            self.name
-        )
+        write!(f, "there is no backend '{}'; known are auto, io_uring, epoll, fallback", self.name)
     }
 }
 
@@ -132,13 +126,8 @@ impl FromStr for Restrictions {
     type Err = UnknownFacility;
 
     fn from_str(list: &str) -> Result<Self, UnknownFacility> {
-        let names = list
-            .split(',')
-            .map(str::trim)
-            .filter(|name| !name.is_empty());
-        Ok(Self {
-            disabled: names.map(str::parse).collect::<Result<_, _>>()?,
-        })
+        let names = list.split(',').map(str::trim).filter(|name| !name.is_empty());
+        Ok(Self { disabled: names.map(str::parse).collect::<Result<_, _>>()? })
     }
 }
 
@@ -157,13 +146,7 @@ impl fmt::Display for Unsatisfied {
         write!(f, "the {} backend cannot be used: ", self.backend)?;
         match &self.lacks {
             None => f.write_str("this build does not contain it"),
-            Some((
-                _,
-                Support::Lack {
-                    errno: Some(errno),
-                    what,
-                },
-            )) => {
+            Some((_, Support::Lack { errno: Some(errno), what })) => {
                 write!(f, "{what}: {}", std::io::Error::from_raw_os_error(*errno))
             }
             Some((_, Support::Lack { errno: None, what })) => write!(f, "{what} does not work"),
@@ -195,10 +178,7 @@ pub fn select(
 
 fn usable(kind: BackendKind, built: &[BackendKind], report: &Report) -> Result<(), Unsatisfied> {
     if !built.contains(&kind) {
-        return Err(Unsatisfied {
-            backend: kind,
-            lacks: None,
-        });
+        return Err(Unsatisfied { backend: kind, lacks: None });
     }
     let needs = match kind {
         BackendKind::IoUring => Facility::IoUring,
@@ -207,10 +187,7 @@ fn usable(kind: BackendKind, built: &[BackendKind], report: &Report) -> Result<(
     };
     match report.support(needs) {
         Support::Have => Ok(()),
-        support => Err(Unsatisfied {
-            backend: kind,
-            lacks: Some((needs, support.clone())),
-        }),
+        support => Err(Unsatisfied { backend: kind, lacks: Some((needs, support.clone())) }),
     }
 }
 
@@ -221,10 +198,7 @@ mod tests {
     fn report(lacking: &[Facility]) -> Report {
         Report::new("test".into(), |facility| {
             if lacking.contains(&facility) {
-                Support::Lack {
-                    errno: Some(38),
-                    what: "trying it",
-                }
+                Support::Lack { errno: Some(38), what: "trying it" }
             } else {
                 Support::Have
             }
@@ -235,15 +209,9 @@ mod tests {
 
     #[test]
     fn auto_takes_the_best_that_works() {
-        assert_eq!(
-            select(Choice::Auto, BUILT, &report(&[])),
-            Ok(BackendKind::Epoll)
-        );
+        assert_eq!(select(Choice::Auto, BUILT, &report(&[])), Ok(BackendKind::Epoll));
         let without = report(&[Facility::Epoll]);
-        assert_eq!(
-            select(Choice::Auto, BUILT, &without),
-            Ok(BackendKind::Fallback)
-        );
+        assert_eq!(select(Choice::Auto, BUILT, &without), Ok(BackendKind::Fallback));
     }
 
     #[test]
@@ -260,13 +228,7 @@ mod tests {
         let list: Restrictions = "zerocopy, timestamps,".parse().unwrap();
         assert!(!list.allow(Facility::ZeroCopy) && !list.allow(Facility::Timestamps));
         assert!(list.allow(Facility::Sendfile));
-        assert!(
-            "zerocpy"
-                .parse::<Restrictions>()
-                .unwrap_err()
-                .to_string()
-                .contains("zerocopy")
-        );
+        assert!("zerocpy".parse::<Restrictions>().unwrap_err().to_string().contains("zerocopy"));
         assert_eq!("".parse(), Ok(Restrictions::none()));
     }
 }

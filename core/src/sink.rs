@@ -84,9 +84,7 @@ impl EventQueue {
     /// The end to give to the driver.
     #[must_use]
     pub fn sink(&self) -> EventQueueSink {
-        EventQueueSink {
-            events: Rc::clone(&self.events),
-        }
+        EventQueueSink { events: Rc::clone(&self.events) }
     }
 
     /// The oldest event.
@@ -110,9 +108,7 @@ impl EventQueue {
 
 impl fmt::Debug for EventQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EventQueue")
-            .field("len", &self.len())
-            .finish()
+        f.debug_struct("EventQueue").field("len", &self.len()).finish()
     }
 }
 

@@ -106,12 +106,7 @@ impl ClockMap {
     #[must_use]
     pub fn new(before: Time, wall: UnixTime, after: Time) -> Self {
         let (offset, error) = compare(before, wall, after);
-        Self {
-            offset,
-            error,
-            sampled: after,
-            trusted_from: Time(0),
-        }
+        Self { offset, error, sampled: after, trusted_from: Time(0) }
     }
 
     /// Takes another sample, as new.
@@ -182,9 +177,7 @@ mod tests {
     #[test]
     fn a_stamp_comes_back_within_the_stated_error() {
         let map = ClockMap::new(Time(1_000), UnixTime(50 * SECOND), Time(1_040));
-        let at = map
-            .monotonic(UnixTime(50 * SECOND + 500), Time(1_020), Time(10_000))
-            .unwrap();
+        let at = map.monotonic(UnixTime(50 * SECOND + 500), Time(1_020), Time(10_000)).unwrap();
         assert_eq!(at.monotonic, Time(1_520));
         assert_eq!(at.error, Duration::from_nanos(20));
         assert_eq!(at.wall, UnixTime(50 * SECOND + 500));
@@ -219,13 +212,7 @@ mod tests {
     fn stamps_from_before_a_step_are_not_converted() {
         let mut map = ClockMap::new(Time(0), UnixTime(SECOND), Time(0));
         sample(&mut map, SECOND, 3 * SECOND);
-        assert_eq!(
-            map.monotonic(UnixTime(SECOND + SECOND / 2), Time(0), Time(SECOND)),
-            None
-        );
-        assert!(
-            map.monotonic(UnixTime(3 * SECOND + 5), Time(0), Time(2 * SECOND))
-                .is_some()
-        );
+        assert_eq!(map.monotonic(UnixTime(SECOND + SECOND / 2), Time(0), Time(SECOND)), None);
+        assert!(map.monotonic(UnixTime(3 * SECOND + 5), Time(0), Time(2 * SECOND)).is_some());
     }
 }

@@ -120,9 +120,7 @@ impl Drop for TrafficKeys {
 
 impl fmt::Debug for TrafficKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TrafficKeys")
-            .field("sequence", &self.sequence)
-            .finish_non_exhaustive()
+        f.debug_struct("TrafficKeys").field("sequence", &self.sequence).finish_non_exhaustive()
     }
 }
 

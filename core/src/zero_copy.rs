@@ -29,6 +29,8 @@ struct Route {
 struct Latch {
     probe_at: Time,
     pause: Duration,
+    /// A probe was sent and its outcome is not known.
+    probing: bool,
 }
 
 impl ZeroCopyPolicy {
@@ -46,10 +48,7 @@ impl ZeroCopyPolicy {
     /// Payloads of `threshold` bytes and more may go by zero copy.
     #[must_use]
     pub fn new(threshold: u64) -> Self {
-        Self {
-            threshold,
-            routes: HashMap::new(),
-        }
+        Self { threshold, routes: HashMap::new() }
     }
 
     /// Whether a payload of `len` bytes is long enough at all.
@@ -65,17 +64,14 @@ impl ZeroCopyPolicy {
         if !self.long_enough(len) {
             return false;
         }
-        let Some(Route {
-            latched: Some(latch),
-            ..
-        }) = self.routes.get_mut(&route)
-        else {
+        let Some(Route { latched: Some(latch), .. }) = self.routes.get_mut(&route) else {
             return true;
         };
         if now < latch.probe_at {
             return false;
         }
         latch.probe_at = now.after(latch.pause);
+        latch.probing = true;
         true
     }
 
@@ -92,14 +88,15 @@ impl ZeroCopyPolicy {
         route.copied_in_a_row = route.copied_in_a_row.saturating_add(sends);
         match &mut route.latched {
             // Late news of sends from before the latch must not lengthen it.
-            Some(latch) if latch.probe_at <= now.after(latch.pause / 2) => {}
-            Some(latch) => latch.pause = Self::LONGEST_PAUSE.min(latch.pause * 2),
+            Some(latch) if !latch.probing => {}
+            Some(latch) => {
+                latch.probing = false;
+                latch.pause = Self::LONGEST_PAUSE.min(latch.pause * 2);
+            }
             None if route.copied_in_a_row >= Self::LATCH_AFTER => {
                 let pause = Self::FIRST_PAUSE;
-                route.latched = Some(Latch {
-                    probe_at: now.after(pause),
-                    pause,
-                });
+                let probe_at = now.after(pause);
+                route.latched = Some(Latch { probe_at, pause, probing: false });
             }
             None => {}
         }
@@ -108,9 +105,7 @@ impl ZeroCopyPolicy {
     /// Whether `route` is latched off.
     #[must_use]
     pub fn is_latched(&self, route: IpAddr) -> bool {
-        self.routes
-            .get(&route)
-            .is_some_and(|route| route.latched.is_some())
+        self.routes.get(&route).is_some_and(|route| route.latched.is_some())
     }
 }
 
@@ -134,10 +129,7 @@ mod tests {
             policy.learn(HERE, 1, true, at(0));
         }
         assert!(!policy.try_now(HERE, 10, at(9)));
-        assert!(
-            policy.try_now(THERE, 10, at(9)),
-            "another route is another matter"
-        );
+        assert!(policy.try_now(THERE, 10, at(9)), "another route is another matter");
         assert!(policy.try_now(HERE, 10, at(10)), "the probe");
         assert!(!policy.try_now(HERE, 10, at(10)), "only one");
         policy.learn(HERE, 1, false, at(11));
@@ -148,12 +140,10 @@ mod tests {
     fn a_probe_that_is_copied_doubles_the_pause() {
         let mut policy = ZeroCopyPolicy::new(10);
         policy.learn(HERE, 8, true, at(0));
+        policy.learn(HERE, 1, true, at(1));
         assert!(policy.try_now(HERE, 10, at(10)));
         policy.learn(HERE, 1, true, at(10));
-        assert!(
-            policy.try_now(HERE, 10, at(20)),
-            "the pause set before the news"
-        );
+        assert!(policy.try_now(HERE, 10, at(20)), "the pause set before the news");
         assert!(!policy.try_now(HERE, 10, at(39)));
         assert!(policy.try_now(HERE, 10, at(40)));
     }

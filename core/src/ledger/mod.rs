@@ -208,20 +208,11 @@ impl Ledger {
     pub fn accepted(&mut self, bytes: u64, call: Call, now: Moment, out: &mut Outbox) {
         let start = self.accepted_to;
         let end = (start + bytes).min(self.submitted_to);
-        debug_assert_eq!(
-            end,
-            start + bytes,
-            "the kernel took more than was submitted"
-        );
+        debug_assert_eq!(end, start + bytes, "the kernel took more than was submitted");
         self.accepted_to = end;
         out.counters.bytes[crate::Counters::slot(call.method)] += end - start;
         let from = self.index(self.queued);
-        for transfer in self
-            .transfers
-            .iter_mut()
-            .skip(from)
-            .take_while(|t| t.start < end)
-        {
+        for transfer in self.transfers.iter_mut().skip(from).take_while(|t| t.start < end) {
             transfer.began = call.began;
             transfer.moved(transfer.share(start, end), call.method);
             transfer.stamped |= call.stamped && transfer.end == end;
@@ -237,11 +228,7 @@ impl Ledger {
             }
         }
         if call.method == Method::ZeroCopy {
-            self.calls.push_back(ZeroCopyCall {
-                start,
-                end,
-                done: false,
-            });
+            self.calls.push_back(ZeroCopyCall { start, end, done: false });
         }
         self.advance_queued(now, out);
         self.forget_finished();
@@ -328,10 +315,7 @@ impl Ledger {
             if !transfer.concluded {
                 transfer.concluded = true;
                 let acked_bytes = transfer.share(0, self.acked_to);
-                let failure = Failure {
-                    reason: reason.clone(),
-                    acked_bytes,
-                };
+                let failure = Failure { reason: reason.clone(), acked_bytes };
                 let after = self.looked_for_ack.max(self.transfers[n].began);
                 let evidence = Evidence::Bracketed { after };
                 self.report(n, Reached::Failed(failure), now, evidence, out);
@@ -356,13 +340,7 @@ impl Ledger {
             out.counters.pinned_bytes -= bytes;
             out.counters.unreleased_bytes -= bytes;
             let evidence = Evidence::Unavailable;
-            self.report(
-                n,
-                Reached::Released(Memory::Leaked { bytes }),
-                now,
-                evidence,
-                out,
-            );
+            self.report(n, Reached::Released(Memory::Leaked { bytes }), now, evidence, out);
         }
         self.calls.clear();
         self.forget_finished();
@@ -404,10 +382,7 @@ impl Ledger {
         let from = self.index(self.acked);
         let queued = self.index(self.queued);
         let waiting = self.transfers.range(from..queued.max(from));
-        waiting
-            .clone()
-            .find(|t| t.awaits_ack())
-            .map(|t| t.queued_at)
+        waiting.clone().find(|t| t.awaits_ack()).map(|t| t.queued_at)
     }
 
     /// Position in `transfers` of the transfer with this number.
@@ -453,9 +428,7 @@ impl Ledger {
             self.queued += 1;
             transfer.queued_at = now.monotonic;
             let watch = transfer.watch;
-            let bracket = Evidence::Bracketed {
-                after: transfer.began,
-            };
+            let bracket = Evidence::Bracketed { after: transfer.began };
             let last = !(watch.contains(Watch::ACKED) || watch.contains(Watch::TRANSMITTED));
             let unavailable = self.support.acked == StageEvidence::Unavailable;
             transfer.concluded = last || unavailable;
@@ -556,12 +529,7 @@ impl Ledger {
     /// though a stamp had been asked for.
     fn count_recovered(&self, before: u64, out: &mut Outbox) {
         let range = self.index(before)..self.index(self.acked).min(self.transfers.len());
-        let lost = self
-            .transfers
-            .iter()
-            .take(range.end)
-            .skip(range.start)
-            .filter(|t| t.stamped);
+        let lost = self.transfers.iter().take(range.end).skip(range.start).filter(|t| t.stamped);
         out.counters.stamps_recovered += lost.count() as u64;
     }
 
@@ -635,13 +603,7 @@ impl Drop for Ledger {
 }
 
 fn evidence(exact: bool, after: Time, at: Moment) -> Evidence {
-    if exact {
-        Evidence::Kernel
-    } else {
-        Evidence::Bracketed {
-            after: after.min(at.monotonic),
-        }
-    }
+    if exact { Evidence::Kernel } else { Evidence::Bracketed { after: after.min(at.monotonic) } }
 }
 
 /// Keeps stages in order of time. The kernel may stamp an acknowledgement while
@@ -650,9 +612,5 @@ fn evidence(exact: bool, after: Time, at: Moment) -> Evidence {
 /// and the error says by how much.
 fn not_before(at: Moment, earliest: Time) -> Moment {
     let moved = earliest.since(at.monotonic);
-    Moment {
-        monotonic: at.monotonic.max(earliest),
-        error: at.error.max(moved),
-        ..at
-    }
+    Moment { monotonic: at.monotonic.max(earliest), error: at.error.max(moved), ..at }
 }

@@ -77,12 +77,7 @@ impl Transfer {
 
     /// What moved most of it.
     pub(super) fn method(&self) -> Method {
-        let Moved {
-            copied,
-            uncopied,
-            refused,
-            how,
-        } = self.moved;
+        let Moved { copied, uncopied, refused, how } = self.moved;
         if uncopied <= copied {
             Method::Copy
         } else if how == Method::ZeroCopy && refused * 2 > uncopied {
