@@ -10,3 +10,23 @@
 //! driver.turn(Some(std::time::Duration::ZERO))?;
 //! # Ok(()) }
 //! ```
+//!
+//! Semantics live in [`lastbyte`]; a backend here is a thin driver that turns
+//! readiness into facts. `sys` is the only module that contains `unsafe`.
+
+#![deny(unsafe_code)]
+
+mod epoll;
+mod facilities;
+mod fallback;
+mod open;
+mod probe;
+mod readiness;
+mod sys;
+
+pub use open::{
+    BACKEND_VARIABLE, BUILT, DISABLE_VARIABLE, EnvError, choice_from_env, open,
+    restrictions_from_env,
+};
+pub use probe::report;
+pub use sys::sealed_memory::SealedMemory;

@@ -213,6 +213,9 @@ impl Ledger {
         out.counters.bytes[crate::Counters::slot(call.method)] += end - start;
         let from = self.index(self.queued);
         for transfer in self.transfers.iter_mut().skip(from).take_while(|t| t.start < end) {
+            if start <= transfer.start {
+                transfer.opened = call.began;
+            }
             transfer.began = call.began;
             transfer.moved(transfer.share(start, end), call.method);
             transfer.stamped |= call.stamped && transfer.end == end;
@@ -269,7 +272,7 @@ impl Ledger {
         };
         let end = end.get();
         let n = self.transfers.partition_point(|t| t.end < end);
-        let began = self.transfers.get(n).map_or(Time::default(), |t| t.began);
+        let began = self.transfers.get(n).map_or(Time::default(), |t| t.not_before(end));
         let dated = clock.monotonic(stamp.at, began, now.monotonic);
         out.counters.stamps_undated += u64::from(dated.is_none());
         let (at, exact) = match dated {
@@ -288,13 +291,19 @@ impl Ledger {
     pub fn looked(&mut self, look: Look, out: &mut Outbox) {
         if let Some(to) = look.transmitted {
             self.advance_transmitted(to.get(), look.at, None, out);
-            self.looked_for_transmit = look.began;
+            // A look past what is known to be accepted has seen bytes whose
+            // transfers are still to come: for them it is no lower bound.
+            if to.get() <= self.accepted_to {
+                self.looked_for_transmit = look.began;
+            }
         }
         if let Some(to) = look.acked {
             let before = self.acked;
             self.advance_acked(to.get(), look.at, None, out);
             self.count_recovered(before, out);
-            self.looked_for_ack = look.began;
+            if to.get() <= self.accepted_to {
+                self.looked_for_ack = look.began;
+            }
         }
         self.forget_finished();
     }
@@ -595,7 +604,7 @@ impl Ledger {
 impl Drop for Ledger {
     fn drop(&mut self) {
         for transfer in &mut self.transfers {
-            if transfer.pins > 0 {
+            if transfer.pins > 0 || transfer.file_pinned {
                 std::mem::forget(transfer.payload.take());
             }
         }
@@ -609,8 +618,8 @@ fn evidence(exact: bool, after: Time, at: Moment) -> Evidence {
 /// Keeps stages in order of time. The kernel may stamp an acknowledgement while
 /// the call that sent the bytes has not yet returned (on loopback the peer's
 /// answer is processed inside of it); the time is moved to the call's return,
-/// and the error says by how much.
+/// and the error grows by as much.
 fn not_before(at: Moment, earliest: Time) -> Moment {
     let moved = earliest.since(at.monotonic);
-    Moment { monotonic: at.monotonic.max(earliest), error: at.error.max(moved), ..at }
+    Moment { monotonic: at.monotonic.max(earliest), error: at.error.saturating_add(moved), ..at }
 }

@@ -10,6 +10,8 @@ pub(super) struct Transfer {
     pub(super) watch: Watch,
     /// `None` once released.
     pub(super) payload: Option<Payload>,
+    /// Start of the first call that took bytes of it.
+    pub(super) opened: Time,
     /// Start of the last call that took bytes of it: nothing later than
     /// `Queued` can have happened to its last byte before.
     pub(super) began: Time,
@@ -45,6 +47,7 @@ impl Transfer {
             end: start + payload.len(),
             watch,
             payload: Some(payload),
+            opened: Time::default(),
             began: Time::default(),
             queued_at: Time::default(),
             transmitted_at: Time::default(),
@@ -60,6 +63,18 @@ impl Transfer {
     /// How many bytes of `start..end` are its own.
     pub(super) fn share(&self, start: u64, end: u64) -> u64 {
         self.end.min(end).saturating_sub(self.start.max(start))
+    }
+
+    /// A time before which nothing can have happened to the byte before `end`,
+    /// which may be one that an earlier call took, or one of an earlier transfer.
+    pub(super) fn not_before(&self, end: u64) -> Time {
+        if end == self.end {
+            self.began
+        } else if end > self.start {
+            self.opened
+        } else {
+            Time::default()
+        }
     }
 
     pub(super) fn moved(&mut self, bytes: u64, method: Method) {

@@ -1,0 +1,41 @@
+//! What of the kernel a driver uses.
+
+use lastbyte::{BackendKind, Facility, Report, StageEvidence, StageSupport};
+
+/// A report, boiled down to what the hot path asks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Facilities {
+    pub(crate) timestamps: bool,
+    pub(crate) timestamp_id_tcp: bool,
+    pub(crate) tcp_info: bool,
+    pub(crate) out_queue: bool,
+    pub(crate) zero_copy: bool,
+    pub(crate) sendfile: bool,
+}
+
+impl Facilities {
+    pub(crate) fn of(report: &Report, kind: BackendKind) -> Self {
+        // The fallback is bound to portable calls, whatever the kernel has.
+        let linux = |facility| kind != BackendKind::Fallback && report.has(facility);
+        Self {
+            timestamps: linux(Facility::Timestamps),
+            timestamp_id_tcp: linux(Facility::TimestampIdTcp),
+            tcp_info: report.has(Facility::TcpInfo),
+            out_queue: report.has(Facility::OutQueue),
+            zero_copy: linux(Facility::ZeroCopy),
+            sendfile: linux(Facility::Sendfile),
+        }
+    }
+
+    /// What stages rest on, on a socket with or without stamps.
+    pub(crate) fn stages(&self, stamps: bool) -> StageSupport {
+        let evidence = if stamps {
+            StageEvidence::Kernel
+        } else if self.tcp_info || self.out_queue {
+            StageEvidence::Bracketed
+        } else {
+            StageEvidence::Unavailable
+        };
+        StageSupport { transmitted: evidence, acked: evidence }
+    }
+}

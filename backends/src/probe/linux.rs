@@ -1,0 +1,123 @@
+//! Each facility, tried.
+
+use crate::sys::message::Options;
+use crate::sys::timestamping::Wanted;
+use crate::sys::{
+    error_queue::{self, Entry},
+    io_uring, message, out_queue, poll,
+    sealed_memory::SealedMemory,
+    sendfile, tcp_info, timestamping, tls_ulp, zero_copy,
+};
+use lastbyte::{Facility, FileSource, StampOf, Support};
+use std::io::{self, IoSlice};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
+
+/// How long a notification may take over loopback. It is there before the call
+/// returns, unless the machine is very busy.
+const PATIENCE: Duration = Duration::from_millis(5);
+
+/// A connected loopback pair.
+pub(super) struct Pair {
+    near: TcpStream,
+    /// Kept open, so that the near end stays connected.
+    _far: TcpStream,
+}
+
+pub(super) fn attempt(facility: Facility, pair: &mut Option<Pair>) -> Support {
+    let (what, tried): (_, io::Result<bool>) = match facility {
+        Facility::Epoll => ("epoll_create1", mio::Poll::new().map(|_| true)),
+        Facility::IoUring => ("io_uring_setup", io_uring::probe().map(|()| true)),
+        Facility::SealedMemory => ("a sealed memfd", SealedMemory::new(b"x").map(|_| true)),
+        Facility::KernelTls => ("TCP_ULP \"tls\"", connect().and_then(kernel_tls)),
+        Facility::Timestamps => ("SO_TIMESTAMPING on TCP", on(pair, timestamps)),
+        Facility::TimestampIdTcp => ("SOF_TIMESTAMPING_OPT_ID_TCP", on(pair, timestamp_id_tcp)),
+        Facility::TcpInfo => ("TCP_INFO with bytes_acked", on(pair, tcp_info_works)),
+        Facility::OutQueue => ("SIOCOUTQ", on(pair, out_queue_works)),
+        Facility::ZeroCopy => ("MSG_ZEROCOPY on TCP", on(pair, zero_copy_works)),
+        Facility::Sendfile => ("sendfile to TCP", on(pair, sendfile_works)),
+        _ => return Support::Lack { errno: None, what: "this build does not know it, so it" },
+    };
+    match tried {
+        Ok(true) => Support::Have,
+        Ok(false) => Support::Lack { errno: None, what },
+        Err(error) => Support::Lack { errno: error.raw_os_error(), what },
+    }
+}
+
+fn on(
+    pair: &mut Option<Pair>,
+    attempt: impl FnOnce(&TcpStream) -> io::Result<bool>,
+) -> io::Result<bool> {
+    if pair.is_none() {
+        *pair = Some(connect()?);
+    }
+    pair.as_ref().map_or(Ok(false), |pair| attempt(&pair.near))
+}
+
+fn connect() -> io::Result<Pair> {
+    let any = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), (Ipv6Addr::LOCALHOST, 0).into()];
+    let listener = TcpListener::bind(&any[..])?;
+    let near = TcpStream::connect(listener.local_addr()?)?;
+    near.set_nodelay(true)?;
+    let (far, _) = listener.accept()?;
+    Ok(Pair { near, _far: far })
+}
+
+fn timestamps(near: &TcpStream) -> io::Result<bool> {
+    timestamping::enable(near.as_fd(), false)?;
+    let stamps = Wanted { acked: true, transmitted: false };
+    let options = Options { stamps, end_of_record: true, ..Options::PLAIN };
+    message::send(near.as_fd(), &[IoSlice::new(b"t")], options)?;
+    next_entry(near).map(|entry| matches!(entry, Entry::Stamp(s) if s.of == StampOf::Acked))
+}
+
+fn timestamp_id_tcp(near: &TcpStream) -> io::Result<bool> {
+    timestamping::clear(near.as_fd())?;
+    timestamping::enable(near.as_fd(), true).map(|()| true)
+}
+
+fn tcp_info_works(near: &TcpStream) -> io::Result<bool> {
+    tcp_info::read(near.as_fd()).map(|_| true)
+}
+
+fn out_queue_works(near: &TcpStream) -> io::Result<bool> {
+    out_queue::unacknowledged(near.as_fd()).map(|_| true)
+}
+
+fn zero_copy_works(near: &TcpStream) -> io::Result<bool> {
+    /// Static, because the kernel may read it until the peer has it.
+    static BYTES: [u8; 64] = [b'z'; 64];
+    zero_copy::enable(near.as_fd())?;
+    let options = Options { zero_copy: true, ..Options::PLAIN };
+    message::send(near.as_fd(), &[IoSlice::new(&BYTES)], options)?;
+    next_entry(near).map(|entry| matches!(entry, Entry::ZeroCopyDone { first: 0, last: 0, .. }))
+}
+
+fn sendfile_works(near: &TcpStream) -> io::Result<bool> {
+    let sent = match SealedMemory::new(b"f") {
+        Ok(file) => sendfile::sendfile(near.as_fd(), FileSource::as_fd(&file), 0, 1)?,
+        Err(_) => {
+            let program = std::fs::File::open("/proc/self/exe")?;
+            sendfile::sendfile(near.as_fd(), AsFd::as_fd(&program), 0, 1)?
+        }
+    };
+    Ok(sent == 1)
+}
+
+fn kernel_tls(pair: Pair) -> io::Result<bool> {
+    tls_ulp::probe(&pair.near).map(|()| true)
+}
+
+/// The next notification, skipping none but the wait for it.
+fn next_entry(near: &TcpStream) -> io::Result<Entry> {
+    let mut wait = Some(PATIENCE);
+    loop {
+        if let Some(entry) = error_queue::read(near.as_fd())? {
+            return Ok(entry);
+        }
+        let Some(patience) = wait.take() else { return Ok(Entry::Other) };
+        poll::wait(&mut [poll::Polled::new(near.as_raw_fd())], Some(patience))?;
+    }
+}

@@ -1,0 +1,197 @@
+//! The end of a connection, wanted or not.
+
+use super::connection::Connection;
+use super::context::Context;
+use super::notice::blind;
+use crate::sys::disconnect;
+use lastbyte::{CloseOutcome, Event, FailReason, Time};
+use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+/// How long a connection that is done still reads and discards input, so that a
+/// reset does not destroy what the peer has not read yet (RFC 9112, section 9.6).
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Where a connection is in its life.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Phase {
+    /// In use.
+    Open,
+    /// To be closed when all is written.
+    Draining { by: Time },
+    /// The end of the stream was sent.
+    Finishing {
+        since: Time,
+        by: Time,
+        /// The peer has acknowledged it.
+        acked: bool,
+    },
+    /// The user was told that it is closed; the peer's end is awaited.
+    Lingering { by: Time },
+    /// It has failed, but the kernel still references payload memory.
+    Dying { reason: FailReason, by: Time },
+    /// To be removed.
+    Gone,
+}
+
+impl Phase {
+    pub(super) fn deadline(&self) -> Option<Time> {
+        match self {
+            Self::Open | Self::Gone => None,
+            Self::Draining { by }
+            | Self::Finishing { by, .. }
+            | Self::Lingering { by }
+            | Self::Dying { by, .. } => Some(*by),
+        }
+    }
+
+    /// Whether the user still knows the connection.
+    pub(super) fn is_known(&self) -> bool {
+        !matches!(self, Self::Lingering { .. } | Self::Gone)
+    }
+}
+
+impl Connection {
+    pub(super) fn close(&mut self, within: Duration, cx: &mut Context) {
+        let by = cx.time().after(within);
+        match &mut self.phase {
+            Phase::Open => {
+                self.phase = Phase::Draining { by };
+                self.wants_input = false;
+            }
+            Phase::Draining { by: old } | Phase::Finishing { by: old, .. } => *old = by.min(*old),
+            Phase::Lingering { .. } | Phase::Dying { .. } | Phase::Gone => return,
+        }
+        self.go_on(cx);
+    }
+
+    /// Takes the next step of closing if its condition is met.
+    pub(super) fn progress_phase(&mut self, cx: &mut Context) {
+        if matches!(self.phase, Phase::Open) {
+            return;
+        }
+        if let Phase::Draining { by } = self.phase
+            && self.ledger.is_all_accepted()
+        {
+            let since = cx.time();
+            match self.stream.shutdown(Shutdown::Write) {
+                Ok(()) => self.phase = Phase::Finishing { since, by, acked: false },
+                // The peer has torn the connection down meanwhile.
+                Err(_) => return self.die(&FailReason::Reset, cx),
+            }
+        }
+        if let Phase::Finishing { by, acked, .. } = self.phase {
+            self.finish(by, acked, cx);
+        }
+        if matches!(self.phase, Phase::Lingering { .. }) && self.input_ended {
+            self.phase = Phase::Gone;
+        }
+        if let Phase::Dying { reason, .. } = &self.phase
+            && !self.ledger.is_pinned()
+        {
+            let reason = reason.clone();
+            self.gone(CloseOutcome::Failed(reason), cx);
+        }
+    }
+
+    /// A deadline may have passed.
+    pub(super) fn enforce_deadline(&mut self, now: Time, cx: &mut Context) {
+        if self.phase.deadline().is_none_or(|by| by > now) {
+            return;
+        }
+        match self.phase {
+            Phase::Draining { .. } | Phase::Finishing { .. } => self.die(&FailReason::Timeout, cx),
+            Phase::Lingering { .. } => self.phase = Phase::Gone,
+            Phase::Dying { .. } => {
+                self.drain_error_queue(cx);
+                if self.ledger.is_pinned() {
+                    let now = cx.now();
+                    self.ledger.abandon(now, &mut cx.outbox);
+                }
+            }
+            Phase::Open | Phase::Gone => {}
+        }
+    }
+
+    /// The connection is over. Tells what can still be learnt, and makes the
+    /// kernel let go of the memory it references.
+    pub(super) fn die(&mut self, reason: &FailReason, cx: &mut Context) {
+        match self.phase {
+            Phase::Dying { .. } | Phase::Gone => return,
+            Phase::Lingering { .. } => {
+                self.phase = Phase::Gone;
+                return;
+            }
+            _ => {}
+        }
+        // Stamps of what was acknowledged may still be waiting, and are exact.
+        self.drain_error_queue(cx);
+        let look = self.look(cx);
+        let now = cx.now();
+        self.ledger.fail(
+            reason,
+            Some(look.unwrap_or(blind(now, now.monotonic))),
+            now,
+            &mut cx.outbox,
+        );
+        if *reason != FailReason::Reset {
+            // Closing it resets it, and throws away what is unsent.
+            let linger = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+            debug_assert!(linger.is_ok(), "SO_LINGER can be set on any TCP socket");
+        }
+        if self.ledger.is_pinned() {
+            // Closing would silence the error queue. An error here means that
+            // the peer's reset has done the same already.
+            drop(disconnect::disconnect(self.stream.as_fd()));
+            self.drain_error_queue(cx);
+        }
+        let by = now.monotonic.after(self.release_timeout);
+        self.phase = Phase::Dying { reason: reason.clone(), by };
+        self.wants_input = false;
+        self.progress_phase(cx);
+        self.arm(cx);
+    }
+
+    /// The stream's end was sent: is it acknowledged, and is the rest?
+    fn finish(&mut self, by: Time, acked: bool, cx: &mut Context) {
+        let mut acked = acked;
+        if !acked && self.input_ended {
+            self.look_now(cx);
+            acked = matches!(self.phase, Phase::Finishing { acked: true, .. });
+        }
+        let can_look = cx.facilities.tcp_info || cx.facilities.out_queue;
+        let outcome = if acked {
+            CloseOutcome::Graceful
+        } else if self.input_ended && !can_look {
+            CloseOutcome::Unconfirmed
+        } else {
+            return;
+        };
+        // What the socket's account shows acknowledged, every stamp of it was
+        // queued before; but notifications of memory may still be under way.
+        if acked && !self.ledger.is_empty() {
+            self.drain_error_queue(cx);
+            self.look_now(cx);
+            if !self.ledger.is_empty() {
+                return;
+            }
+        }
+        if self.input_ended {
+            self.gone(outcome, cx);
+        } else {
+            self.tell_closed(outcome, cx);
+            self.phase = Phase::Lingering { by: by.min(cx.time().after(LINGER)) };
+        }
+    }
+
+    fn gone(&mut self, outcome: CloseOutcome, cx: &mut Context) {
+        self.tell_closed(outcome, cx);
+        self.phase = Phase::Gone;
+    }
+
+    fn tell_closed(&mut self, outcome: CloseOutcome, cx: &mut Context) {
+        let event = Event::Closed { connection: self.id, outcome, at: cx.now() };
+        cx.outbox.push(event);
+    }
+}

@@ -1,0 +1,257 @@
+//! One connection's state, and when to look after it.
+
+use super::closing::Phase;
+use super::context::Context;
+use super::selector::Ready;
+use lastbyte::{
+    ConnectionId, FailReason, Ledger, Payload, RefuseReason, Refused, StageSupport, Time,
+    TransferId, Watch,
+};
+use std::io;
+use std::net::{IpAddr, TcpStream};
+use std::time::Duration;
+
+/// A lost stamp is looked for after this, or after four round trips if that is
+/// longer: a peer may delay its acknowledgement by up to 200 ms
+/// (`include/net/tcp.h`, `TCP_DELACK_MAX`).
+const STAMP_PATIENCE: Duration = Duration::from_millis(200);
+
+/// The longest pause between two looks for a stamp that does not come.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Where there are no stamps, looks are this far apart, or an eighth of the
+/// round trip if that is longer: with the selector's millisecond that keeps
+/// brackets within 5 ms.
+const POLL_PAUSE: Duration = Duration::from_micros(3_500);
+
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) stream: TcpStream,
+    pub(super) id: ConnectionId,
+    pub(super) token: usize,
+    pub(super) ledger: Ledger,
+    pub(super) phase: Phase,
+    pub(super) stages: StageSupport,
+    pub(super) stall_timeout: Option<Duration>,
+    pub(super) release_timeout: Duration,
+
+    /// The socket may have input, room for output.
+    pub(super) readable: bool,
+    pub(super) writable: bool,
+    /// The peer's end was signalled: reading goes on until it is found.
+    pub(super) read_closed: bool,
+    pub(super) input_ended: bool,
+    /// The user has asked for input.
+    pub(super) wants_input: bool,
+    /// It waits in the driver's `again` list.
+    pub(super) in_again: bool,
+
+    /// Sends may ask for stamps.
+    pub(super) stamps: bool,
+    pub(super) zero_copy: ZeroCopy,
+    /// The local address, once zero copy was considered.
+    pub(super) route: Option<IpAddr>,
+    /// `tcpi_bytes_acked` as it will be when everything written before the
+    /// connection was attached is acknowledged.
+    pub(super) acked_base: u64,
+
+    pub(super) rtt: Duration,
+    last_look: Time,
+    look_pause: Duration,
+    /// How far the peer had acknowledged, and since when it is no further.
+    progress: (u64, Time),
+    /// The alarm that counts; others are stale.
+    armed: Option<Time>,
+}
+
+/// Whether a socket can send by zero copy.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum ZeroCopy {
+    /// Not enabled yet: most connections never need it.
+    Untried,
+    Enabled,
+    Unusable,
+}
+
+impl Connection {
+    pub(super) fn new(
+        stream: TcpStream,
+        id: ConnectionId,
+        token: usize,
+        ledger: Ledger,
+        stages: StageSupport,
+    ) -> Self {
+        Self {
+            stream,
+            id,
+            token,
+            ledger,
+            phase: Phase::Open,
+            stages,
+            stall_timeout: None,
+            release_timeout: Duration::ZERO,
+            readable: false,
+            writable: true,
+            read_closed: false,
+            input_ended: false,
+            wants_input: false,
+            in_again: false,
+            stamps: false,
+            zero_copy: ZeroCopy::Unusable,
+            route: None,
+            acked_base: 0,
+            rtt: Duration::ZERO,
+            last_look: Time::default(),
+            look_pause: Duration::ZERO,
+            progress: (0, Time::default()),
+            armed: None,
+        }
+    }
+
+    pub(super) fn submit(
+        &mut self,
+        payload: Payload,
+        watch: Watch,
+        cx: &mut Context,
+    ) -> Result<TransferId, Refused<Payload>> {
+        if self.phase != Phase::Open {
+            return Err(Refused::new(payload, RefuseReason::Closing));
+        }
+        let first = self.ledger.is_empty();
+        let transfer = self.ledger.submit(payload, watch, &mut cx.outbox)?;
+        if first {
+            self.progress = (self.ledger.acked_to().get(), cx.time());
+        }
+        if self.writable {
+            self.flush(cx);
+        }
+        self.arm(cx);
+        Ok(transfer)
+    }
+
+    /// Something happened on the socket.
+    pub(super) fn ready(&mut self, ready: Ready, cx: &mut Context) {
+        self.readable |= ready.readable || ready.read_closed;
+        self.writable |= ready.writable;
+        self.read_closed |= ready.read_closed;
+        if ready.error {
+            self.drain_error_queue(cx);
+        }
+        if ready.error || ready.read_closed {
+            // An entry in the error queue is no error, so the socket has the
+            // last word.
+            match self.stream.take_error() {
+                Ok(None) => {}
+                Ok(Some(error)) | Err(error) => {
+                    return self.die(&reason("the connection", &error), cx);
+                }
+            }
+        }
+        self.go_on(cx);
+    }
+
+    /// Does what the socket is ready for.
+    pub(super) fn go_on(&mut self, cx: &mut Context) {
+        if self.readable {
+            self.read(cx);
+        }
+        if self.writable {
+            self.flush(cx);
+        }
+        if self.readable && self.polls_for_ack() && !self.wants_input {
+            // Input tends to come with an acknowledgement.
+            self.look_now(cx);
+        }
+        self.progress_phase(cx);
+        self.arm(cx);
+    }
+
+    /// An alarm for `at` went off.
+    pub(super) fn alarm(&mut self, at: Time, cx: &mut Context) {
+        if self.armed != Some(at) {
+            return;
+        }
+        self.armed = None;
+        let now = cx.time();
+        if self.look_due().is_some_and(|due| due <= now) {
+            self.look_now(cx);
+        }
+        if self.stall_due().is_some_and(|due| due <= now) {
+            self.look_now(cx);
+            if self.stall_due().is_some_and(|due| due <= now) {
+                self.die(&FailReason::Timeout, cx);
+            }
+        }
+        self.enforce_deadline(now, cx);
+        self.progress_phase(cx);
+        self.arm(cx);
+    }
+
+    /// Sees to it that an alarm goes off when something is due.
+    pub(super) fn arm(&mut self, cx: &mut Context) {
+        let due = [self.look_due(), self.stall_due(), self.phase.deadline()];
+        let Some(due) = due.into_iter().flatten().min() else { return };
+        if self.armed.is_none_or(|armed| due < armed) {
+            self.armed = Some(due);
+            cx.timers.arm(due, self.token);
+        }
+    }
+
+    /// Looks at the socket's own account and tells the ledger.
+    pub(super) fn look_now(&mut self, cx: &mut Context) {
+        let Some(look) = self.look(cx) else { return };
+        let before = self.ledger.acked_to();
+        self.ledger.looked(look, &mut cx.outbox);
+        self.last_look = look.at.monotonic;
+        let moved = self.ledger.acked_to() > before;
+        self.look_pause = if moved { Duration::ZERO } else { self.look_pause * 2 };
+    }
+
+    /// Whether acknowledgement is learnt by looking, and is waited for.
+    fn polls_for_ack(&self) -> bool {
+        !self.stamps && self.ledger.awaiting_ack_since().is_some()
+    }
+
+    fn look_due(&self) -> Option<Time> {
+        let since = match self.phase {
+            Phase::Finishing { since, .. } => since,
+            Phase::Dying { .. } | Phase::Lingering { .. } | Phase::Gone => return None,
+            _ => self.ledger.awaiting_ack_since()?,
+        };
+        let finishing = matches!(self.phase, Phase::Finishing { .. });
+        let patience = if self.stamps && !finishing {
+            STAMP_PATIENCE.max(self.rtt * 4)
+        } else {
+            POLL_PAUSE.max(self.rtt / 8)
+        };
+        let pause = if self.stamps || finishing {
+            self.look_pause.clamp(patience, LONGEST_PAUSE.max(patience))
+        } else {
+            patience
+        };
+        Some(since.after(patience).max(self.last_look.after(pause)))
+    }
+
+    fn stall_due(&mut self) -> Option<Time> {
+        let timeout = self.stall_timeout?;
+        if self.ledger.is_empty() || matches!(self.phase, Phase::Dying { .. } | Phase::Gone) {
+            return None;
+        }
+        let acked = self.ledger.acked_to().get();
+        if acked != self.progress.0 {
+            self.progress = (acked, self.last_look.max(self.progress.1));
+        }
+        Some(self.progress.1.after(timeout))
+    }
+}
+
+/// What an error on a connection means for its transfers.
+pub(super) fn reason(doing: &'static str, error: &io::Error) -> FailReason {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::BrokenPipe => FailReason::Reset,
+        io::ErrorKind::TimedOut => FailReason::Timeout,
+        _ => FailReason::System { doing, errno: error.raw_os_error().unwrap_or(0) },
+    }
+}

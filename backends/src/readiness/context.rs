@@ -1,0 +1,75 @@
+//! What the connections of a driver share.
+
+use super::timers::Timers;
+use crate::facilities::Facilities;
+use crate::sys::clock;
+use lastbyte::{ClockMap, DriverConfig, Moment, Outbox, Pool, Time, ZeroCopyPolicy};
+use std::collections::VecDeque;
+
+/// Bytes of a file that are read at once: large enough that the two calls cost
+/// little beside the copying, small enough to stay in the cache between them.
+const PIECE: usize = 64 << 10;
+
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) config: DriverConfig,
+    pub(super) facilities: Facilities,
+    pub(super) outbox: Outbox,
+    pub(super) policy: ZeroCopyPolicy,
+    pub(super) buffers: Pool,
+    pub(super) timers: Timers,
+    /// Tokens that have more to do than their turn allowed.
+    pub(super) again: VecDeque<usize>,
+    /// For reading files where `sendfile` is lacking; empty until needed.
+    pub(super) piece: Vec<u8>,
+    clock: ClockMap,
+    /// Both clocks were compared in this turn.
+    clock_is_fresh: bool,
+}
+
+impl Context {
+    pub(super) fn new(config: DriverConfig, facilities: Facilities) -> Self {
+        Self {
+            facilities,
+            outbox: Outbox::default(),
+            policy: ZeroCopyPolicy::new(config.zero_copy_threshold),
+            // One turn reads at most this many before the user can drop any.
+            buffers: Pool::new(config.receive_buffer, config.events_per_turn),
+            timers: Timers::default(),
+            again: VecDeque::new(),
+            piece: Vec::new(),
+            clock: clock::map(),
+            clock_is_fresh: true,
+            config,
+        }
+    }
+
+    pub(super) fn start_turn(&mut self) {
+        self.clock_is_fresh = false;
+    }
+
+    /// The buffer for pieces of files, to be put back.
+    pub(super) fn take_piece(&mut self) -> Vec<u8> {
+        let mut piece = std::mem::take(&mut self.piece);
+        piece.resize(PIECE, 0);
+        piece
+    }
+
+    pub(super) fn now(&self) -> Moment {
+        self.clock.moment(clock::monotonic())
+    }
+
+    pub(super) fn time(&self) -> Time {
+        clock::monotonic()
+    }
+
+    /// The map for converting stamps, compared anew once a turn.
+    pub(super) fn fresh_clock(&mut self) -> ClockMap {
+        if !self.clock_is_fresh {
+            let (before, wall, after) = clock::sample();
+            self.clock.sample(before, wall, after);
+            self.clock_is_fresh = true;
+        }
+        self.clock
+    }
+}

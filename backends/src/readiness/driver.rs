@@ -1,0 +1,368 @@
+//! The driver: tables, turns, and the order of work in a turn.
+
+use super::connection::Connection;
+use super::context::Context;
+use super::listener::Listener;
+use super::selector::{Ready, Selector};
+use crate::facilities::Facilities;
+use lastbyte::{
+    AttachOptions, Attached, CompletionSink, ConnectionId, Counters, Driver, DriverConfig,
+    DriverError, FailReason, Limit, ListenerId, Payload, RefuseReason, Refused, Socket, Time,
+    TransferId, Turn, Wake, Watch,
+};
+use slab::Slab;
+use std::fmt;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long the drop of a driver waits for the kernel to let go of memory that
+/// it then has to leak.
+const LAST_WAIT: Duration = Duration::from_millis(100);
+
+pub(crate) struct ReadinessDriver<S: Selector, K: CompletionSink> {
+    selector: S,
+    sink: K,
+    cx: Context,
+    connections: Slab<Connection>,
+    listeners: Slab<Listener>,
+    generation: u32,
+    ready: Vec<Ready>,
+}
+
+impl<S: Selector, K: CompletionSink> ReadinessDriver<S, K> {
+    pub(crate) fn new(selector: S, sink: K, config: DriverConfig, facilities: Facilities) -> Self {
+        Self {
+            selector,
+            sink,
+            cx: Context::new(config, facilities),
+            connections: Slab::new(),
+            listeners: Slab::new(),
+            generation: 0,
+            ready: Vec::new(),
+        }
+    }
+
+    /// A connection that the user still knows.
+    fn known(&mut self, id: ConnectionId) -> Result<&mut Connection, RefuseReason> {
+        self.connections
+            .get_mut(id.slot() as usize)
+            .filter(|connection| connection.id == id && connection.phase.is_known())
+            .ok_or(RefuseReason::UnknownConnection)
+    }
+
+    /// Lets `act` work on a known connection, then tidies up after it.
+    fn with<R>(
+        &mut self,
+        id: ConnectionId,
+        act: impl FnOnce(&mut Connection, &mut Context) -> R,
+    ) -> Result<R, RefuseReason> {
+        self.known(id)?;
+        let slot = id.slot() as usize;
+        let result = act(&mut self.connections[slot], &mut self.cx);
+        self.tidy(slot);
+        Ok(result)
+    }
+
+    /// Lets `act` work on the owner of `token`, if it still exists.
+    fn with_token(
+        &mut self,
+        token: usize,
+        on_connection: impl FnOnce(&mut Connection, &mut Context),
+        on_listener: impl FnOnce(&mut Listener, &mut Context),
+    ) {
+        let slot = token / 2;
+        if is_listener(token) {
+            if let Some(listener) = self.listeners.get_mut(slot) {
+                on_listener(listener, &mut self.cx);
+                let resting = listener.is_resting();
+                self.selector.want(token, !resting, false);
+            }
+        } else if let Some(connection) = self.connections.get_mut(slot) {
+            on_connection(connection, &mut self.cx);
+            self.tidy(slot);
+        }
+    }
+
+    /// Tells the selector what is worth reporting, or removes what is gone.
+    fn tidy(&mut self, slot: usize) {
+        let connection = &self.connections[slot];
+        let token = connection.token;
+        if connection.phase == super::closing::Phase::Gone {
+            self.selector.remove(connection.stream.as_fd(), token);
+            self.cx.outbox.counters.connections -= 1;
+            self.connections.remove(slot);
+            return;
+        }
+        let closing = connection.phase != super::closing::Phase::Open;
+        let input = !connection.readable && !connection.input_ended;
+        let output = !connection.writable && !connection.ledger.is_all_accepted();
+        self.selector.want(token, input && (connection.wants_input || closing), output);
+    }
+
+    fn wait(&self, wait: Option<Duration>) -> Option<Duration> {
+        if !self.cx.again.is_empty() || !self.cx.outbox.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let until_alarm = self.cx.timers.next().map(|at| at.since(self.cx.time()));
+        match (wait, until_alarm) {
+            (Some(wait), Some(alarm)) => Some(wait.min(alarm)),
+            (wait, alarm) => wait.or(alarm),
+        }
+    }
+
+    fn handle_ready(&mut self) {
+        let mut ready = std::mem::take(&mut self.ready);
+        for event in ready.drain(..) {
+            self.with_token(
+                event.token,
+                |connection, cx| connection.ready(event, cx),
+                Listener::accept,
+            );
+        }
+        self.ready = ready;
+    }
+
+    /// Everybody who had more to do gets one go.
+    fn handle_again(&mut self) {
+        for _ in 0..self.cx.again.len() {
+            let Some(token) = self.cx.again.pop_front() else { return };
+            self.with_token(
+                token,
+                |connection, cx| {
+                    connection.in_again = false;
+                    connection.go_on(cx);
+                },
+                |listener, cx| {
+                    listener.in_again = false;
+                    listener.accept(cx);
+                },
+            );
+        }
+    }
+
+    fn handle_alarms(&mut self) {
+        if self.cx.timers.next().is_none() {
+            return;
+        }
+        let now = self.cx.time();
+        for _ in 0..self.cx.config.events_per_turn {
+            let Some((at, token)) = self.cx.timers.due(now) else { return };
+            self.with_token(
+                token,
+                |connection, cx| connection.alarm(at, cx),
+                |listener, cx| listener.alarm(at, cx),
+            );
+        }
+    }
+
+    fn deliver(&mut self) -> usize {
+        self.cx.outbox.deliver(&mut self.sink, usize::MAX)
+    }
+
+    fn fail_all(&mut self, reason: &FailReason) {
+        for slot in 0..self.connections.capacity() {
+            if let Some(connection) = self.connections.get_mut(slot) {
+                connection.die(reason, &mut self.cx);
+                self.tidy(slot);
+            }
+        }
+    }
+
+    /// Waits a little for memory that the kernel still references, then leaks it.
+    fn reclaim_all(&mut self) {
+        let started = Instant::now();
+        while !self.connections.is_empty() && started.elapsed() < LAST_WAIT {
+            std::thread::sleep(Duration::from_millis(1));
+            for slot in 0..self.connections.capacity() {
+                if let Some(connection) = self.connections.get_mut(slot) {
+                    connection.drain_error_queue(&mut self.cx);
+                    connection.progress_phase(&mut self.cx);
+                    self.tidy(slot);
+                }
+            }
+        }
+        let never = Time::from_nanos(u64::MAX);
+        for slot in 0..self.connections.capacity() {
+            if let Some(connection) = self.connections.get_mut(slot) {
+                connection.enforce_deadline(never, &mut self.cx);
+                connection.progress_phase(&mut self.cx);
+                self.tidy(slot);
+            }
+        }
+    }
+}
+
+impl<S: Selector, K: CompletionSink> Driver for ReadinessDriver<S, K> {
+    fn listen(&mut self, listener: TcpListener) -> Result<ListenerId, Refused<TcpListener>> {
+        let entry = self.listeners.vacant_entry();
+        let (slot, token) = (entry.key(), entry.key() * 2 + 1);
+        let added = listener
+            .set_nonblocking(true)
+            .and_then(|()| self.selector.add(listener.as_fd(), token));
+        if let Err(error) = added {
+            return Err(Refused::new(listener, system("polling the listener", &error)));
+        }
+        let id = ListenerId::new(u32::try_from(slot).unwrap_or(u32::MAX));
+        entry.insert(Listener::new(listener, id, token));
+        self.selector.want(token, true, false);
+        Ok(id)
+    }
+
+    fn unlisten(&mut self, listener: ListenerId) -> Option<TcpListener> {
+        let listener = self.listeners.try_remove(listener.slot() as usize)?;
+        self.selector.remove(listener.socket.as_fd(), listener.token);
+        Some(listener.socket)
+    }
+
+    fn attach(
+        &mut self,
+        socket: Socket,
+        options: &AttachOptions,
+    ) -> Result<Attached, Refused<Socket>> {
+        let outstanding = self.connections.len() as u64;
+        let allowed = u64::from(self.cx.config.max_connections);
+        if outstanding >= allowed {
+            let limit = Limit::Connections;
+            let reason = RefuseReason::BackPressure { limit, outstanding, allowed };
+            return Err(Refused::new(socket, reason));
+        }
+        let entry = self.connections.vacant_entry();
+        let (slot, token) = (entry.key(), entry.key() * 2);
+        if let Err(error) = self.selector.add(socket.stream().as_fd(), token) {
+            return Err(Refused::new(socket, system("polling the socket", &error)));
+        }
+        let id = ConnectionId::new(u32::try_from(slot).unwrap_or(u32::MAX), self.generation);
+        match Connection::attach(socket, id, token, options, &self.cx) {
+            Ok(connection) => {
+                let stages = connection.stages;
+                entry.insert(connection);
+                self.generation = self.generation.wrapping_add(1);
+                self.cx.outbox.counters.connections += 1;
+                self.tidy(slot);
+                Ok(Attached { connection: id, stages })
+            }
+            Err(refused) => {
+                self.selector.remove(refused.value.stream().as_fd(), token);
+                Err(refused)
+            }
+        }
+    }
+
+    fn submit(
+        &mut self,
+        connection: ConnectionId,
+        payload: Payload,
+        watch: Watch,
+    ) -> Result<TransferId, Refused<Payload>> {
+        let outstanding = self.cx.outbox.counters.unreleased_bytes;
+        let allowed = self.cx.config.max_memory;
+        if outstanding > 0 && outstanding + payload.memory_len() > allowed {
+            let limit = Limit::DriverMemory;
+            let reason = RefuseReason::BackPressure { limit, outstanding, allowed };
+            return Err(Refused::new(payload, reason));
+        }
+        // The payload must come back whole if there is no such connection.
+        if let Err(reason) = self.known(connection) {
+            return Err(Refused::new(payload, reason));
+        }
+        let slot = connection.slot() as usize;
+        let result = self.connections[slot].submit(payload, watch, &mut self.cx);
+        self.tidy(slot);
+        result
+    }
+
+    fn receive(&mut self, connection: ConnectionId) -> Result<(), RefuseReason> {
+        self.with(connection, Connection::receive)
+    }
+
+    fn close(&mut self, connection: ConnectionId, within: Duration) -> Result<(), RefuseReason> {
+        self.with(connection, |connection, cx| connection.close(within, cx))
+    }
+
+    fn abort(&mut self, connection: ConnectionId) -> Result<(), RefuseReason> {
+        self.with(connection, |connection, cx| connection.die(&FailReason::Cancelled, cx))
+    }
+
+    fn turn(&mut self, wait: Option<Duration>) -> Result<Turn, DriverError> {
+        // What submissions have brought about is delivered without a look at
+        // the sockets: the user's reaction may be to submit more, and one wait
+        // for all of it is cheaper than two.
+        let delivered = self.deliver();
+        if delivered > 0 {
+            return Ok(Turn { delivered, more: !self.cx.again.is_empty() });
+        }
+        self.cx.start_turn();
+        self.selector
+            .wait(self.wait(wait), &mut self.ready)
+            .map_err(|error| DriverError::new("waiting for readiness", &error))?;
+        self.handle_ready();
+        self.handle_again();
+        self.handle_alarms();
+        Ok(Turn { delivered: self.deliver(), more: !self.cx.again.is_empty() })
+    }
+
+    fn pollable(&self) -> Option<BorrowedFd<'_>> {
+        self.selector.pollable()
+    }
+
+    fn next_turn_by(&self) -> Option<Time> {
+        if self.cx.again.is_empty() && self.cx.outbox.is_empty() {
+            self.cx.timers.next()
+        } else {
+            Some(self.now())
+        }
+    }
+
+    fn now(&self) -> Time {
+        self.cx.time()
+    }
+
+    fn waker(&self) -> Arc<dyn Wake> {
+        self.selector.waker()
+    }
+
+    fn counters(&self) -> Counters {
+        self.cx.outbox.counters
+    }
+}
+
+/// Resets what is open, tells what is owed, and leaks what the kernel keeps.
+impl<S: Selector, K: CompletionSink> Drop for ReadinessDriver<S, K> {
+    fn drop(&mut self) {
+        self.fail_all(&FailReason::Closed);
+        if !self.connections.is_empty() {
+            self.reclaim_all();
+        }
+        // A sink that panics while a panic is under way would end the process.
+        if !std::thread::panicking() {
+            self.deliver();
+        }
+    }
+}
+
+impl<S: Selector, K: CompletionSink> fmt::Debug for ReadinessDriver<S, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadinessDriver")
+            .field("selector", &self.selector)
+            .field("connections", &self.connections.len())
+            .field("listeners", &self.listeners.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Tokens of connections are even, of listeners odd.
+fn is_listener(token: usize) -> bool {
+    token % 2 == 1
+}
+
+fn system(doing: &'static str, error: &std::io::Error) -> RefuseReason {
+    RefuseReason::System { doing, errno: error.raw_os_error().unwrap_or(0) }
+}
+
+const _: fn() = || {
+    fn is_send<T: Send>() {}
+    is_send::<TcpStream>();
+    is_send::<ReadinessDriver<super::mio_selector::MioSelector, Box<dyn CompletionSink + Send>>>();
+};

@@ -1,0 +1,88 @@
+//! Accepting.
+
+use super::context::Context;
+use crate::sys::accept;
+use lastbyte::{Event, ListenerId, Socket, Time};
+use std::io;
+use std::net::TcpListener;
+use std::time::Duration;
+
+/// How long a listener rests when descriptors or memory have run out. Nothing
+/// signals that some were freed, so this is also how soon it recovers.
+const REST: Duration = Duration::from_millis(50);
+
+#[derive(Debug)]
+pub(super) struct Listener {
+    pub(super) socket: TcpListener,
+    pub(super) id: ListenerId,
+    pub(super) token: usize,
+    pub(super) in_again: bool,
+    /// Resting, until an alarm for this time.
+    resting: Option<Time>,
+}
+
+impl Listener {
+    pub(super) fn new(socket: TcpListener, id: ListenerId, token: usize) -> Self {
+        Self { socket, id, token, in_again: false, resting: None }
+    }
+
+    pub(super) fn is_resting(&self) -> bool {
+        self.resting.is_some()
+    }
+
+    pub(super) fn alarm(&mut self, at: Time, cx: &mut Context) {
+        if self.resting == Some(at) {
+            self.resting = None;
+            self.accept(cx);
+        }
+    }
+
+    /// Accepts until there is nothing to accept, or it is others' turn.
+    pub(super) fn accept(&mut self, cx: &mut Context) {
+        if self.is_resting() {
+            return;
+        }
+        for _ in 0..cx.config.accept_burst {
+            match accept::accept(&self.socket) {
+                Ok((stream, peer)) => {
+                    let socket = Socket::accepted(stream, peer);
+                    cx.outbox.push(Event::Accepted { listener: self.id, socket });
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if is_of_the_peer(&error) => {}
+                Err(error) => return self.rest(&error, cx),
+            }
+        }
+        if !self.in_again {
+            self.in_again = true;
+            cx.again.push_back(self.token);
+        }
+    }
+
+    fn rest(&mut self, error: &io::Error, cx: &mut Context) {
+        let until = cx.time().after(REST);
+        self.resting = Some(until);
+        cx.timers.arm(until, self.token);
+        let errno = error.raw_os_error().unwrap_or(0);
+        cx.outbox.push(Event::AcceptPaused { listener: self.id, errno });
+    }
+}
+
+/// Errors of a connection that was over before it was accepted: accept(2) hands
+/// on the new socket's, and the next one in line may be well.
+fn is_of_the_peer(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::EINTR
+                | libc::ECONNABORTED
+                | libc::EPROTO
+                | libc::ENETDOWN
+                | libc::ENOPROTOOPT
+                | libc::EHOSTDOWN
+                | libc::EHOSTUNREACH
+                | libc::EOPNOTSUPP
+                | libc::ENETUNREACH
+        )
+    )
+}

@@ -1,0 +1,22 @@
+//! A driver over readiness: it does what a socket is ready for, and turns what
+//! the kernel answers into facts for the connection's ledger.
+//!
+//! The epoll and the fallback backend are this driver over two selectors and
+//! two sets of facilities. A connection's files follow its life: [`attach`],
+//! [`send`], [`receive`], [`notice`] (what became of sent bytes), [`closing`].
+
+mod attach;
+mod closing;
+mod connection;
+mod context;
+mod driver;
+mod listener;
+pub(crate) mod mio_selector;
+mod notice;
+pub(crate) mod poll_selector;
+mod receive;
+pub(crate) mod selector;
+mod send;
+mod timers;
+
+pub(crate) use driver::ReadinessDriver;

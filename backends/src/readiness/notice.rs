@@ -1,0 +1,89 @@
+//! Learning what became of sent bytes: from the error queue, which is quick and
+//! may lose things, and from the socket's own account, which is always right.
+
+use super::closing::Phase;
+use super::connection::Connection;
+use super::context::Context;
+use crate::sys::error_queue::{self, Entry};
+use crate::sys::{out_queue, tcp_info};
+use lastbyte::{Look, Moment, Time, WireOffset};
+use std::os::fd::AsFd;
+
+/// Entries that one drain takes at the most. The queue holds fewer with any
+/// ordinary receive buffer, and signals again for what is left.
+const DRAIN: usize = 1024;
+
+impl Connection {
+    /// Reads the error queue until it is empty or nothing in it can be news.
+    /// Taking an entry out signals again for the next one, so none is missed.
+    pub(super) fn drain_error_queue(&mut self, cx: &mut Context) {
+        if !self.stamps && !self.ledger.is_pinned() {
+            return;
+        }
+        let clock = cx.fresh_clock();
+        for _ in 0..DRAIN {
+            // An error here is the socket's, which says it again when asked.
+            let Ok(Some(entry)) = error_queue::read(self.stream.as_fd()) else { return };
+            let now = cx.now();
+            match entry {
+                Entry::Stamp(stamp) => self.ledger.stamped(stamp, &clock, now, &mut cx.outbox),
+                Entry::ZeroCopyDone { first, last, copied } => {
+                    let outbox = &mut cx.outbox;
+                    let news = self.ledger.zero_copy_done(first, last, copied, now, outbox);
+                    if let Some(route) = self.route.filter(|_| news > 0) {
+                        cx.policy.learn(route, news, copied, now.monotonic);
+                    }
+                }
+                Entry::Other => {}
+            }
+            if !self.ledger.is_pinned() && self.ledger.awaiting_ack_since().is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Reads the socket's own account. `None` where the kernel has none.
+    pub(super) fn look(&mut self, cx: &Context) -> Option<Look> {
+        let began = cx.time();
+        let (acked, transmitted) = self.account(cx)?;
+        self.note_end_acked(acked);
+        let at = cx.now();
+        Some(Look {
+            acked: Some(WireOffset::new(acked)),
+            transmitted: transmitted.map(WireOffset::new),
+            began,
+            at,
+        })
+    }
+
+    /// Bytes acknowledged, and transmitted, since the connection was attached;
+    /// an acknowledged FIN counts as one.
+    fn account(&mut self, cx: &Context) -> Option<(u64, Option<u64>)> {
+        let accepted = self.ledger.accepted_to().get();
+        let fd = self.stream.as_fd();
+        if cx.facilities.tcp_info {
+            let info = tcp_info::read(fd).ok()?;
+            self.rtt = info.rtt;
+            let acked = info.bytes_acked.saturating_sub(self.acked_base);
+            return Some((acked, Some(accepted.saturating_sub(info.not_sent))));
+        }
+        if cx.facilities.out_queue {
+            let queued = out_queue::unacknowledged(fd).ok()?;
+            let fin = u64::from(matches!(self.phase, Phase::Finishing { .. }));
+            return Some(((accepted + fin).saturating_sub(queued), None));
+        }
+        None
+    }
+
+    fn note_end_acked(&mut self, acked: u64) {
+        let accepted = self.ledger.accepted_to().get();
+        if let Phase::Finishing { acked: end_acked, .. } = &mut self.phase {
+            *end_acked |= acked > accepted;
+        }
+    }
+}
+
+/// A look that shows nothing, for failing without one.
+pub(super) fn blind(at: Moment, began: Time) -> Look {
+    Look { acked: None, transmitted: None, began, at }
+}

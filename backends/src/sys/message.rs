@@ -1,0 +1,70 @@
+//! `sendmsg(2)` with what TCP can be asked for by call.
+
+use super::timestamping::Wanted;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// How one call is to be made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options {
+    /// Stamps on the call's last byte.
+    pub(crate) stamps: Wanted,
+    /// `MSG_EOR`: later bytes do not share a buffer with the last one, so its
+    /// stamp is neither replaced nor delayed.
+    pub(crate) end_of_record: bool,
+    /// `MSG_MORE`: more follows at once, wait for it before sending a short segment.
+    pub(crate) more: bool,
+    /// `MSG_ZEROCOPY`.
+    pub(crate) zero_copy: bool,
+}
+
+impl Options {
+    pub(crate) const PLAIN: Self =
+        Self { stamps: Wanted::NONE, end_of_record: false, more: false, zero_copy: false };
+}
+
+/// A control message that asks for stamps: a `cmsghdr`, and its data behind it.
+#[repr(C)]
+struct StampRequest {
+    header: libc::cmsghdr,
+    flags: u32,
+    /// Up to the alignment of the header.
+    padding: u32,
+}
+
+/// Writes `slices` to a TCP socket, never blocks, never raises `SIGPIPE`.
+pub(crate) fn send(
+    socket: BorrowedFd<'_>,
+    slices: &[IoSlice<'_>],
+    options: Options,
+) -> io::Result<usize> {
+    let mut flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    for (wanted, flag) in [
+        (options.end_of_record, libc::MSG_EOR),
+        (options.more, libc::MSG_MORE),
+        (options.zero_copy, libc::MSG_ZEROCOPY),
+    ] {
+        flags |= if wanted { flag } else { 0 };
+    }
+    // SAFETY: all-zero bytes are a valid `cmsghdr`: it is integers only.
+    let header: libc::cmsghdr = unsafe { std::mem::zeroed() };
+    let mut request = StampRequest { header, flags: options.stamps.flags(), padding: 0 };
+    request.header.cmsg_level = libc::SOL_SOCKET;
+    request.header.cmsg_type = libc::SO_TIMESTAMPING;
+    request.header.cmsg_len = (size_of::<libc::cmsghdr>() + size_of::<u32>()) as _;
+
+    // SAFETY: all-zero bytes are a valid `msghdr`: null pointers and integers.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = slices.as_ptr().cast_mut().cast();
+    message.msg_iovlen = slices.len() as _;
+    if options.stamps.any() {
+        message.msg_control = (&raw mut request).cast();
+        message.msg_controllen = size_of::<StampRequest>() as _;
+    }
+    // SAFETY: `IoSlice` has the layout of `iovec`, and the kernel does not write
+    // through it. Slices, control message and header outlive the call; with
+    // `MSG_ZEROCOPY` the kernel reads the slices' memory for longer, which the
+    // caller provides for by holding the payload until the kernel reports that
+    // it is done (`Ledger`).
+    super::check_len(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags) })
+}

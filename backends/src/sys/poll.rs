@@ -1,0 +1,69 @@
+//! `poll(2)`.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+/// One descriptor to be polled, and what was found.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(crate) struct Polled(libc::pollfd);
+
+impl Polled {
+    pub(crate) fn new(fd: RawFd) -> Self {
+        Self(libc::pollfd { fd, events: 0, revents: 0 })
+    }
+
+    pub(crate) fn want(&mut self, input: bool, output: bool) {
+        self.0.events =
+            if input { libc::POLLIN } else { 0 } | if output { libc::POLLOUT } else { 0 };
+    }
+
+    /// Leaves the descriptor out from now on: `poll` skips negative ones.
+    pub(crate) fn mute(&mut self) {
+        if self.0.fd >= 0 {
+            self.0.fd = !self.0.fd;
+        }
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.0.revents != 0
+    }
+
+    pub(crate) fn input(&self) -> bool {
+        self.0.revents & (libc::POLLIN | libc::POLLHUP) != 0
+    }
+
+    pub(crate) fn output(&self) -> bool {
+        self.0.revents & (libc::POLLOUT | libc::POLLHUP) != 0
+    }
+
+    pub(crate) fn error(&self) -> bool {
+        self.0.revents & (libc::POLLERR | libc::POLLNVAL) != 0
+    }
+
+    pub(crate) fn hangup(&self) -> bool {
+        self.0.revents & libc::POLLHUP != 0
+    }
+}
+
+/// Waits until one of `set` is ready or `wait` is over, and says how many are.
+/// A signal ends the wait early with 0.
+pub(crate) fn wait(set: &mut [Polled], wait: Option<Duration>) -> io::Result<usize> {
+    // Rounded up: waking before a timer is due would only make another round.
+    let millis = wait.map_or(-1, |wait| {
+        libc::c_int::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(libc::c_int::MAX)
+    });
+    let len = libc::nfds_t::try_from(set.len()).map_err(io::Error::other)?;
+    // SAFETY: `Polled` is a transparent `pollfd`, so the slice is an array of
+    // `len` of them, and it is borrowed for the duration of the call.
+    let ready = unsafe { libc::poll(set.as_mut_ptr().cast(), len, millis) };
+    match super::check(ready) {
+        Ok(ready) => Ok(usize::try_from(ready).unwrap_or(0)),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+            set.iter_mut().for_each(|polled| polled.0.revents = 0);
+            Ok(0)
+        }
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,194 @@
+//! The same modules as Linux has, on what every Unix has: enough for the
+//! fallback backend. What has no portable form says `Unsupported`, and is never
+//! called, because the probe reports it as lacking.
+
+fn unsupported() -> std::io::Error {
+    std::io::ErrorKind::Unsupported.into()
+}
+
+pub(crate) mod accept {
+    use std::io;
+    use std::net::{SocketAddr, TcpListener, TcpStream};
+
+    pub(crate) fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+        let (stream, peer) = listener.accept()?;
+        stream.set_nonblocking(true)?;
+        Ok((stream, peer))
+    }
+}
+
+pub(crate) mod disconnect {
+    use std::io;
+    use std::os::fd::BorrowedFd;
+
+    pub(crate) fn disconnect(_: BorrowedFd<'_>) -> io::Result<()> {
+        Err(super::unsupported())
+    }
+}
+
+pub(crate) mod error_queue {
+    use lastbyte::Stamp;
+    use std::io;
+    use std::os::fd::BorrowedFd;
+
+    #[derive(Debug)]
+    #[allow(dead_code, reason = "there is no error queue here, so no entry of one")]
+    pub(crate) enum Entry {
+        ZeroCopyDone { first: u32, last: u32, copied: bool },
+        Stamp(Stamp),
+        Other,
+    }
+
+    pub(crate) fn read(_: BorrowedFd<'_>) -> io::Result<Option<Entry>> {
+        Ok(None)
+    }
+}
+
+pub(crate) mod message {
+    use super::timestamping::Wanted;
+    use std::io::{self, IoSlice};
+    use std::os::fd::BorrowedFd;
+
+    #[derive(Clone, Copy, Debug)]
+    pub(crate) struct Options {
+        pub(crate) stamps: Wanted,
+        pub(crate) end_of_record: bool,
+        pub(crate) more: bool,
+        pub(crate) zero_copy: bool,
+    }
+
+    impl Options {
+        pub(crate) const PLAIN: Self =
+            Self { stamps: Wanted::NONE, end_of_record: false, more: false, zero_copy: false };
+    }
+
+    pub(crate) fn send(
+        socket: BorrowedFd<'_>,
+        slices: &[IoSlice<'_>],
+        _: Options,
+    ) -> io::Result<usize> {
+        let socket = socket2::SockRef::from(&socket);
+        // Systems without the flag have `SO_NOSIGPIPE`, which is set on attach
+        // where it exists, or a process that ignores the signal, as Rust's
+        // runtime makes it.
+        #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+        const FLAGS: i32 = libc::MSG_NOSIGNAL;
+        #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+        const FLAGS: i32 = 0;
+        socket.send_vectored_with_flags(slices, FLAGS)
+    }
+}
+
+pub(crate) mod out_queue {
+    use std::io;
+    use std::os::fd::BorrowedFd;
+
+    pub(crate) fn unacknowledged(_: BorrowedFd<'_>) -> io::Result<u64> {
+        Err(super::unsupported())
+    }
+}
+
+pub(crate) mod sealed_memory {
+    use lastbyte::FileSource;
+    use std::io;
+    use std::os::fd::BorrowedFd;
+
+    /// Bytes in a sealed memory file, which this system does not have.
+    #[derive(Debug)]
+    pub enum SealedMemory {}
+
+    impl SealedMemory {
+        /// # Errors
+        /// Always: this system has no sealed memory files.
+        pub fn new(_: &[u8]) -> io::Result<Self> {
+            Err(super::unsupported())
+        }
+
+        /// # Errors
+        /// Always: this system has no sealed memory files.
+        pub fn filled(_: usize, _: &[u8]) -> io::Result<Self> {
+            Err(super::unsupported())
+        }
+    }
+
+    impl FileSource for SealedMemory {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            match *self {}
+        }
+    }
+}
+
+pub(crate) mod sendfile {
+    use std::io;
+    use std::os::fd::BorrowedFd;
+
+    pub(crate) fn sendfile(
+        _: BorrowedFd<'_>,
+        _: BorrowedFd<'_>,
+        _: u64,
+        _: u64,
+    ) -> io::Result<u64> {
+        Err(super::unsupported())
+    }
+}
+
+pub(crate) mod tcp_info {
+    use std::io;
+    use std::os::fd::BorrowedFd;
+    use std::time::Duration;
+
+    #[derive(Clone, Copy, Debug)]
+    pub(crate) struct TcpInfo {
+        pub(crate) bytes_acked: u64,
+        pub(crate) not_sent: u64,
+        pub(crate) rtt: Duration,
+    }
+
+    pub(crate) fn read(_: BorrowedFd<'_>) -> io::Result<TcpInfo> {
+        Err(super::unsupported())
+    }
+}
+
+pub(crate) mod timestamping {
+    use std::io;
+    use std::os::fd::BorrowedFd;
+
+    #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+    pub(crate) struct Wanted {
+        pub(crate) acked: bool,
+        pub(crate) transmitted: bool,
+    }
+
+    impl Wanted {
+        pub(crate) const NONE: Self = Self { acked: false, transmitted: false };
+
+        pub(crate) fn any(self) -> bool {
+            self.acked || self.transmitted
+        }
+    }
+
+    pub(crate) fn enable(_: BorrowedFd<'_>, _: bool) -> io::Result<()> {
+        Err(super::unsupported())
+    }
+
+    pub(crate) fn request(_: BorrowedFd<'_>, _: bool, _: Wanted) -> io::Result<()> {
+        Err(super::unsupported())
+    }
+
+    pub(crate) fn clear(_: BorrowedFd<'_>) -> io::Result<()> {
+        Err(super::unsupported())
+    }
+}
+
+pub(crate) mod zero_copy {
+    use std::io;
+    use std::os::fd::BorrowedFd;
+
+    pub(crate) fn enable(_: BorrowedFd<'_>) -> io::Result<()> {
+        Err(super::unsupported())
+    }
+
+    pub(crate) fn is_enabled(_: BorrowedFd<'_>) -> io::Result<bool> {
+        Err(super::unsupported())
+    }
+}
