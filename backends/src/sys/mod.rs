@@ -28,6 +28,7 @@ cfg_if::cfg_if! {
         pub(crate) mod tls_ulp;
         pub(crate) mod zero_copy;
     } else {
+        #[allow(dead_code, reason = "the probe keeps callers away from what is lacking")]
         mod portable;
         pub(crate) use portable::*;
     }
