@@ -24,6 +24,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// brackets within 5 ms.
 const POLL_PAUSE: Duration = Duration::from_micros(3_500);
 
+/// Where acknowledgements are learnt by looking, every so many unfinished
+/// transfers are worth a look of their own: a fast exchange would pile up
+/// transfers for as long as the pause between looks.
+const LOOK_EVERY: usize = 64;
+
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) stream: TcpStream,
@@ -117,13 +122,15 @@ impl Connection {
         if self.phase != Phase::Open {
             return Err(Refused::new(payload, RefuseReason::Closing));
         }
-        let first = self.ledger.is_empty();
-        let transfer = self.ledger.submit(payload, watch, &mut cx.outbox)?;
-        if first {
-            self.progress = (self.ledger.acked_to().get(), cx.time());
+        let began = cx.time();
+        if self.ledger.is_empty() {
+            self.progress = (self.ledger.acked_to().get(), began);
+        } else if self.ledger.len().is_multiple_of(LOOK_EVERY) {
+            self.look_now(cx);
         }
+        let transfer = self.ledger.submit(payload, watch, &mut cx.outbox)?;
         if self.writable {
-            self.flush(cx);
+            self.flush(began, cx);
         }
         self.arm(cx);
         Ok(transfer)
@@ -134,12 +141,10 @@ impl Connection {
         self.readable |= ready.readable || ready.read_closed;
         self.writable |= ready.writable;
         self.read_closed |= ready.read_closed;
-        if ready.error {
-            self.drain_error_queue(cx);
-        }
-        if ready.error || ready.read_closed {
-            // An entry in the error queue is no error, so the socket has the
-            // last word.
+        let noticed = ready.error && self.drain_error_queue(cx);
+        if ready.read_closed || ready.error && !noticed {
+            // An entry in the error queue is no error; without one, the socket
+            // has the last word.
             match self.stream.take_error() {
                 Ok(None) => {}
                 Ok(Some(error)) | Err(error) => {
@@ -155,8 +160,8 @@ impl Connection {
         if self.readable {
             self.read(cx);
         }
-        if self.writable {
-            self.flush(cx);
+        if self.writable && !self.ledger.is_all_accepted() {
+            self.flush(cx.time(), cx);
         }
         if self.readable && self.polls_for_ack() && !self.wants_input {
             // Input tends to come with an acknowledgement.

@@ -21,7 +21,7 @@ pub(super) struct Context {
     /// Tokens that have more to do than their turn allowed.
     pub(super) again: VecDeque<usize>,
     /// For reading files where `sendfile` is lacking; empty until needed.
-    pub(super) piece: Vec<u8>,
+    piece: Vec<u8>,
     clock: ClockMap,
     /// Both clocks were compared in this turn.
     clock_is_fresh: bool,
@@ -53,6 +53,10 @@ impl Context {
         let mut piece = std::mem::take(&mut self.piece);
         piece.resize(PIECE, 0);
         piece
+    }
+
+    pub(super) fn put_piece(&mut self, piece: Vec<u8>) {
+        self.piece = piece;
     }
 
     pub(super) fn now(&self) -> Moment {

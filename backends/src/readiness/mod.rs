@@ -17,6 +17,7 @@ pub(crate) mod poll_selector;
 mod receive;
 pub(crate) mod selector;
 mod send;
+mod shape;
 mod timers;
 
 pub(crate) use driver::ReadinessDriver;

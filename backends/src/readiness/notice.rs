@@ -16,14 +16,15 @@ const DRAIN: usize = 1024;
 impl Connection {
     /// Reads the error queue until it is empty or nothing in it can be news.
     /// Taking an entry out signals again for the next one, so none is missed.
-    pub(super) fn drain_error_queue(&mut self, cx: &mut Context) {
+    /// Says whether there was anything.
+    pub(super) fn drain_error_queue(&mut self, cx: &mut Context) -> bool {
         if !self.stamps && !self.ledger.is_pinned() {
-            return;
+            return false;
         }
         let clock = cx.fresh_clock();
-        for _ in 0..DRAIN {
+        for n in 0..DRAIN {
             // An error here is the socket's, which says it again when asked.
-            let Ok(Some(entry)) = error_queue::read(self.stream.as_fd()) else { return };
+            let Ok(Some(entry)) = error_queue::read(self.stream.as_fd()) else { return n > 0 };
             let now = cx.now();
             match entry {
                 Entry::Stamp(stamp) => self.ledger.stamped(stamp, &clock, now, &mut cx.outbox),
@@ -37,9 +38,10 @@ impl Connection {
                 Entry::Other => {}
             }
             if !self.ledger.is_pinned() && self.ledger.awaiting_ack_since().is_none() {
-                return;
+                return true;
             }
         }
+        true
     }
 
     /// Reads the socket's own account. `None` where the kernel has none.

@@ -1,26 +1,29 @@
-//! Output: which call moves the next bytes, and what its result means.
+//! Output: making the calls, and what their results mean.
 
 use super::connection::{Connection, ZeroCopy, reason};
 use super::context::Context;
+use super::shape::{self, FileRest, Rest, Step};
 use crate::sys::message::{self, Options};
 use crate::sys::timestamping::Wanted;
 use crate::sys::{pread, sendfile, zero_copy};
-use lastbyte::{Call, FailReason, FileRange, Method, Part, Unsent};
+use lastbyte::{Call, FailReason, FileRange, Method, Moment, Part, Time, Unsent};
 use smallvec::SmallVec;
 use std::io::{self, IoSlice};
+use std::net::{IpAddr, TcpStream};
 use std::os::fd::AsFd;
 
 /// Slices that one call takes: a header and a few pieces of body. What is
 /// beyond goes with the next call.
 const SLICES: usize = 16;
 
+type Slices<'a> = SmallVec<[&'a [u8]; SLICES]>;
+
 /// What one call did.
 enum Wrote {
-    /// The kernel took some bytes, and may take more.
-    Some { bytes: u64, method: Method, stamped: bool },
-    /// The kernel took some bytes, and had room for no more.
-    AndFull { bytes: u64, method: Method, stamped: bool },
-    /// The kernel has no room; it will signal when it has.
+    /// The kernel took bytes; `full` if it had no room for more and will signal
+    /// when it has.
+    Some { bytes: u64, method: Method, stamped: bool, full: bool },
+    /// The kernel has no room, and will signal when it has.
     Full,
     /// The connection cannot go on.
     Failed(FailReason),
@@ -28,28 +31,27 @@ enum Wrote {
 
 impl Connection {
     /// Writes what is unsent until the kernel has no room or others are due.
-    pub(super) fn flush(&mut self, cx: &mut Context) {
+    /// `began` is some time just before.
+    pub(super) fn flush(&mut self, began: Time, cx: &mut Context) {
+        let mut now = Moment { monotonic: began, ..Moment::default() };
         let mut budget = cx.config.write_burst;
         while self.writable {
-            let began = cx.time();
             let Some(wrote) = self.write_some(budget, cx) else { return };
-            let (bytes, method, stamped) = match wrote {
-                Wrote::Some { bytes, method, stamped } => (bytes, method, stamped),
-                Wrote::AndFull { bytes, method, stamped } => {
-                    self.writable = false;
-                    (bytes, method, stamped)
+            match wrote {
+                Wrote::Some { bytes, method, stamped, full } => {
+                    self.writable = !full;
+                    let call = Call { method, began: now.monotonic, stamped };
+                    // The clock is read when something can come of it.
+                    if bytes > 0 && self.ledger.completes_with(bytes) {
+                        now = cx.now();
+                    }
+                    self.ledger.accepted(bytes, call, now, &mut cx.outbox);
+                    budget = budget.saturating_sub(bytes);
                 }
-                Wrote::Full => {
-                    self.writable = false;
-                    return;
-                }
+                Wrote::Full => self.writable = false,
                 Wrote::Failed(reason) => return self.die(&reason, cx),
-            };
-            let call = Call { method, began, stamped };
-            let now = cx.now();
-            self.ledger.accepted(bytes, call, now, &mut cx.outbox);
-            budget = budget.saturating_sub(bytes);
-            if budget == 0 && !self.ledger.is_all_accepted() {
+            }
+            if budget == 0 && self.writable && !self.ledger.is_all_accepted() {
                 return self.do_again(cx);
             }
         }
@@ -57,107 +59,146 @@ impl Connection {
 
     /// Makes the next call, or `None` if there is nothing to write.
     fn write_some(&mut self, budget: u64, cx: &mut Context) -> Option<Wrote> {
-        // Taken out of the way of the ledger's borrow, and put back after.
-        let (mut zero_copy, mut route) = (self.zero_copy, self.route);
         let unsent = self.ledger.unsent()?;
         let mut writer = Writer {
             stream: &self.stream,
-            zero_copy: &mut zero_copy,
-            route: &mut route,
-            stamps: self.stamps,
+            zero_copy: &mut self.zero_copy,
+            route: &mut self.route,
+            stamps: if self.stamps { wanted(&unsent) } else { Wanted::NONE },
             cx,
         };
-        let wrote = writer.write(&unsent, budget);
-        (self.zero_copy, self.route) = (zero_copy, route);
-        Some(wrote)
+        Some(writer.write(&unsent, budget))
     }
 }
 
-/// The parts of a connection that a call needs.
+/// The parts of a connection that a call needs, and the stamps of use.
 struct Writer<'a> {
-    stream: &'a std::net::TcpStream,
+    stream: &'a TcpStream,
     zero_copy: &'a mut ZeroCopy,
-    route: &'a mut Option<std::net::IpAddr>,
-    stamps: bool,
+    route: &'a mut Option<IpAddr>,
+    stamps: Wanted,
     cx: &'a mut Context,
 }
 
+/// The next file range of a payload: which, from where, how much of it is left.
+type FilePart<'a> = (&'a FileRange, u64, u64);
+
 impl Writer<'_> {
     fn write(&mut self, unsent: &Unsent<'_>, budget: u64) -> Wrote {
-        let mut slices = SmallVec::<[IoSlice<'_>; SLICES]>::new();
-        let mut len = 0;
+        let mut slices = Slices::new();
+        let mut file: Option<FilePart<'_>> = None;
+        let mut rest = Rest { memory: 0, file: None, more: false, stamp: self.stamps.any() };
         for part in unsent.payload.remaining(unsent.offset) {
             match part {
-                Part::Memory(bytes) if slices.len() < SLICES => {
-                    slices.push(IoSlice::new(bytes));
-                    len += bytes.len() as u64;
+                Part::Memory(bytes) if file.is_none() && slices.len() < SLICES => {
+                    slices.push(bytes);
+                    rest.memory += bytes.len() as u64;
                 }
-                Part::File { range, offset, len } if slices.is_empty() => {
-                    return self.write_file(unsent, range, offset, len.min(budget));
+                Part::File { range, offset, len } if file.is_none() && slices.len() < SLICES => {
+                    file = Some((range, offset, len));
+                    rest.file = Some(FileRest { len, whole: range.len() });
                 }
-                _ => break,
+                _ => {
+                    rest.more = true;
+                    break;
+                }
             }
         }
-        self.write_memory(unsent, &slices, len)
-    }
-
-    fn write_memory(&mut self, unsent: &Unsent<'_>, slices: &[IoSlice<'_>], len: u64) -> Wrote {
-        let last = len == unsent.len;
-        let stamps = if last && self.stamps { wanted(unsent) } else { Wanted::NONE };
-        let options =
-            Options { stamps, end_of_record: stamps.any(), more: !last, zero_copy: false };
-        if self.tries_zero_copy(len) {
-            let options = Options { zero_copy: true, ..options };
-            match message::send(self.stream.as_fd(), slices, options) {
-                Err(error) if has_no_room_to_pin(&error) => {
-                    self.cx.outbox.counters.zero_copy_no_room += 1;
-                }
-                result => return self.wrote(result, len, Method::ZeroCopy, stamps),
+        if rest.file.is_none()
+            && !rest.more
+            && self.tries_zero_copy(rest.memory)
+            && let Some(wrote) = self.send_zero_copy(&slices, rest.memory)
+        {
+            return wrote;
+        }
+        match (shape::next(rest, self.cx.facilities.sendfile), file) {
+            (Step::Memory { len, glue }, _) => {
+                let last = len == unsent.len;
+                shorten(&mut slices, rest.memory - len);
+                self.send_copy(&slices, &[], last, glue)
+            }
+            (Step::Sendfile { len }, Some(file)) => self.send_file(file, len.min(budget)),
+            (Step::Joined, Some(file)) => self.send_joined(&slices, file, unsent.len),
+            (Step::Read { .. } | Step::Joined | Step::Sendfile { .. }, file) => {
+                let Some(file) = file else { return Wrote::Full };
+                self.send_joined(&[], file, unsent.len)
             }
         }
-        let result = message::send(self.stream.as_fd(), slices, options);
-        self.wrote(result, len, Method::Copy, stamps)
     }
 
-    fn write_file(
-        &mut self,
-        unsent: &Unsent<'_>,
-        range: &FileRange,
-        offset: u64,
-        len: u64,
-    ) -> Wrote {
-        let _ = (unsent, sendfile::sendfile);
-        self.copy_file(unsent, range, offset, len)
+    /// Copies memory into the socket: `slices`, then `tail`. `last` if the
+    /// transfer ends with it.
+    fn send_copy(&mut self, slices: &[&[u8]], tail: &[u8], last: bool, glue: bool) -> Wrote {
+        let stamps = if last { self.stamps } else { Wanted::NONE };
+        let end_of_record = stamps.any();
+        let options = Options { stamps, end_of_record, more: glue, zero_copy: false };
+        took(self.send(slices, tail, options), bytes_in(slices, tail), Method::Copy, stamps)
     }
 
-    /// Reads a piece of a file and sends it, for where `sendfile` is lacking.
-    fn copy_file(
+    /// Copies memory and a piece of a file into the socket, in one call.
+    /// `rest` is what is left of the transfer.
+    fn send_joined(
         &mut self,
-        unsent: &Unsent<'_>,
-        range: &FileRange,
-        offset: u64,
-        len: u64,
+        slices: &[&[u8]],
+        (range, offset, left): FilePart<'_>,
+        rest: u64,
     ) -> Wrote {
+        if let Some(mapped) = range.memory() {
+            let from = usize::try_from(range.len() - left).unwrap_or(usize::MAX);
+            let tail = mapped.get(from..).unwrap_or_default();
+            let last = bytes_in(slices, tail) == rest;
+            return self.send_copy(slices, tail, last, !last);
+        }
         let mut piece = self.cx.take_piece();
-        let want = piece.len().min(usize::try_from(len).unwrap_or(usize::MAX));
-        let read = pread::pread(range.source().as_fd(), &mut piece[..want], offset);
-        let wrote = match read {
-            Ok(0) => Wrote::Failed(FailReason::FileTruncated { missing: len }),
-            Ok(n) => self.write_memory_copy(unsent, &piece[..n]),
-            Err(error) => Wrote::Failed(reason("pread", &error)),
+        let want = piece.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let wrote = match pread::pread(range.source().as_fd(), &mut piece[..want], offset) {
+            Ok(0) => Wrote::Failed(FailReason::FileTruncated { missing: left }),
+            Ok(n) => {
+                let last = bytes_in(slices, &piece[..n]) == rest;
+                self.send_copy(slices, &piece[..n], last, !last)
+            }
+            Err(error) => failed("pread", &error),
         };
-        self.cx.piece = piece;
+        self.cx.put_piece(piece);
         wrote
     }
 
-    fn write_memory_copy(&mut self, unsent: &Unsent<'_>, bytes: &[u8]) -> Wrote {
-        let len = bytes.len() as u64;
-        let last = len == unsent.len;
-        let stamps = if last && self.stamps { wanted(unsent) } else { Wanted::NONE };
-        let options =
-            Options { stamps, end_of_record: stamps.any(), more: !last, zero_copy: false };
-        let result = message::send(self.stream.as_fd(), &[IoSlice::new(bytes)], options);
-        self.wrote(result, len, Method::Copy, stamps)
+    /// Has the kernel take `len` bytes from the page cache.
+    fn send_file(&mut self, (range, offset, left): FilePart<'_>, len: u64) -> Wrote {
+        let source = range.source();
+        match sendfile::sendfile(self.stream.as_fd(), source.as_fd(), offset, len) {
+            Ok(0) => Wrote::Failed(FailReason::FileTruncated { missing: left }),
+            // Less than asked means a full send buffer, or a file that has
+            // become shorter; one that cannot leaves no doubt.
+            Ok(bytes) => {
+                let full = bytes < len && source.memory().is_some();
+                Wrote::Some { bytes, method: Method::Sendfile, stamped: false, full }
+            }
+            Err(error) => failed("sendfile", &error),
+        }
+    }
+
+    /// Lends memory to the kernel. `None` if it has no room to account for that.
+    fn send_zero_copy(&mut self, slices: &[&[u8]], len: u64) -> Option<Wrote> {
+        let stamps = self.stamps;
+        let end_of_record = stamps.any();
+        let options = Options { stamps, end_of_record, more: false, zero_copy: true };
+        match self.send(slices, &[], options) {
+            Err(error) if has_no_room_to_pin(&error) => {
+                self.cx.outbox.counters.zero_copy_no_room += 1;
+                None
+            }
+            result => Some(took(result, len, Method::ZeroCopy, stamps)),
+        }
+    }
+
+    fn send(&self, slices: &[&[u8]], tail: &[u8], options: Options) -> io::Result<usize> {
+        let mut all = SmallVec::<[IoSlice<'_>; SLICES + 1]>::new();
+        all.extend(slices.iter().map(|bytes| IoSlice::new(bytes)));
+        if !tail.is_empty() {
+            all.push(IoSlice::new(tail));
+        }
+        message::send(self.stream.as_fd(), &all, options)
     }
 
     /// Whether `len` bytes should go by zero copy, and can.
@@ -177,37 +218,11 @@ impl Writer<'_> {
         *self.zero_copy == ZeroCopy::Enabled
     }
 
-    fn route(&mut self) -> Option<std::net::IpAddr> {
+    fn route(&mut self) -> Option<IpAddr> {
         if self.route.is_none() {
             *self.route = self.stream.local_addr().ok().map(|address| address.ip());
         }
         *self.route
-    }
-
-    fn wrote(
-        &mut self,
-        result: io::Result<usize>,
-        asked: u64,
-        method: Method,
-        stamps: Wanted,
-    ) -> Wrote {
-        match result {
-            Ok(n) => {
-                let bytes = n as u64;
-                // A stamp asked for on a call's last byte lands on the last one
-                // taken: of use only if that is the transfer's.
-                let stamped = stamps.any() && bytes == asked;
-                // A short copy means that the send buffer is full, and that
-                // room will be signalled. A short zero copy may have other
-                // reasons, which are not.
-                if bytes < asked && method == Method::Copy {
-                    Wrote::AndFull { bytes, method, stamped }
-                } else {
-                    Wrote::Some { bytes, method, stamped }
-                }
-            }
-            Err(error) => failed("sendmsg", &error),
-        }
     }
 }
 
@@ -215,11 +230,44 @@ fn wanted(unsent: &Unsent<'_>) -> Wanted {
     Wanted { acked: unsent.wants_stamp, transmitted: unsent.wants_transmit_stamp }
 }
 
+fn bytes_in(slices: &[&[u8]], tail: &[u8]) -> u64 {
+    slices.iter().chain([&tail]).map(|bytes| bytes.len() as u64).sum()
+}
+
+/// Takes `less` bytes off the end.
+fn shorten(slices: &mut Slices<'_>, less: u64) {
+    let mut less = usize::try_from(less).unwrap_or(usize::MAX);
+    while less > 0 {
+        let Some(slice) = slices.pop() else { return };
+        if slice.len() > less {
+            slices.push(&slice[..slice.len() - less]);
+            return;
+        }
+        less -= slice.len();
+    }
+}
+
+fn took(result: io::Result<usize>, asked: u64, method: Method, stamps: Wanted) -> Wrote {
+    match result {
+        Ok(n) => {
+            let bytes = n as u64;
+            // A stamp asked for on a call's last byte lands on the last one
+            // taken: of use only if that is the transfer's.
+            let stamped = stamps.any() && bytes == asked;
+            // A short copy means that the send buffer is full. A short zero copy
+            // may have other reasons, which nothing signals the end of.
+            let full = bytes < asked && method == Method::Copy;
+            Wrote::Some { bytes, method, stamped, full }
+        }
+        Err(error) => failed("sendmsg", &error),
+    }
+}
+
 fn failed(doing: &'static str, error: &io::Error) -> Wrote {
     match error.kind() {
         io::ErrorKind::WouldBlock => Wrote::Full,
         io::ErrorKind::Interrupted => {
-            Wrote::Some { bytes: 0, method: Method::Copy, stamped: false }
+            Wrote::Some { bytes: 0, method: Method::Copy, stamped: false, full: false }
         }
         _ => Wrote::Failed(reason(doing, error)),
     }

@@ -171,10 +171,6 @@ pub(crate) mod timestamping {
         Err(super::unsupported())
     }
 
-    pub(crate) fn request(_: BorrowedFd<'_>, _: bool, _: Wanted) -> io::Result<()> {
-        Err(super::unsupported())
-    }
-
     pub(crate) fn clear(_: BorrowedFd<'_>) -> io::Result<()> {
         Err(super::unsupported())
     }

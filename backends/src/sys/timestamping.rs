@@ -43,13 +43,6 @@ pub(crate) fn enable(fd: BorrowedFd<'_>, from_next_byte: bool) -> io::Result<()>
     set(fd, REPORT | if from_next_byte { OPT_ID_TCP } else { 0 })
 }
 
-/// Switches stamps for all further writes on or off, for calls that cannot
-/// carry a request of their own. Only transmit bits change: reporting bits are
-/// read when a stamp is reported, so marks in flight would lose their names.
-pub(crate) fn request(fd: BorrowedFd<'_>, from_next_byte: bool, wanted: Wanted) -> io::Result<()> {
-    set(fd, REPORT | wanted.flags() | if from_next_byte { OPT_ID_TCP } else { 0 })
-}
-
 /// Undoes what a former owner of the socket has set, so that names start anew.
 pub(crate) fn clear(fd: BorrowedFd<'_>) -> io::Result<()> {
     set(fd, 0)

@@ -379,6 +379,19 @@ impl Ledger {
         self.transfers.is_empty()
     }
 
+    /// Unfinished transfers.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.transfers.len()
+    }
+
+    /// Whether a transfer is fully accepted when the next `bytes` are.
+    #[must_use]
+    pub fn completes_with(&self, bytes: u64) -> bool {
+        let next = self.transfers.get(self.index(self.queued));
+        next.is_some_and(|transfer| self.accepted_to + bytes >= transfer.end)
+    }
+
     /// Whether the kernel references memory of a zero-copy call.
     #[must_use]
     pub fn is_pinned(&self) -> bool {

@@ -2,9 +2,10 @@
 
 use super::{REASON, Sent, Verdict, World, close, ensure};
 use lastbyte::{
-    Completion, ConnectionId, Evidence, Memory, Method, Moment, Reached, StageEvidence, Time,
-    Transport, Watch,
+    Completion, ConnectionId, Evidence, Memory, Method, Moment, Reached, Stage, StageEvidence,
+    Time, Transport, Watch,
 };
+use std::fmt;
 
 /// What was heard of one transfer.
 #[derive(Debug, Default)]
@@ -16,9 +17,25 @@ pub(super) struct Seen {
     pub released: bool,
 }
 
+/// Names a completion where it is found wrong.
+struct What {
+    n: usize,
+    stage: Stage,
+    at: Moment,
+    evidence: Evidence,
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { n, stage, at, evidence } = self;
+        write!(f, "transfer {n} {stage} at {at:?} ({evidence:?})")
+    }
+}
+
 impl World {
     /// Judges one completion as it is delivered.
     pub(super) fn judge(&mut self, completion: Completion) -> Verdict {
+        let stage = completion.stage();
         let Completion { connection, transfer, reached, at, evidence, method, transport } =
             completion;
         let n = usize::try_from(transfer.number()).unwrap_or(usize::MAX);
@@ -26,7 +43,7 @@ impl World {
         ensure!(connection == ConnectionId::new(7, 3), "of another connection");
         ensure!(transport == Transport::Plain, "another transport");
         let now = self.kernel.now;
-        let what = format_args!("transfer {n}, {reached:?} at {at:?} ({evidence:?})").to_string();
+        let what = What { n, stage, at, evidence };
         let sent = &self.sent[n];
         let time = at.monotonic.as_nanos();
         ensure!(sent.submitted <= time && time <= now, "C6: not within its life: {what}");
@@ -85,14 +102,14 @@ impl World {
     }
 
     /// Earlier stages that are watched come earlier, and lie earlier.
-    fn judge_order(&self, n: usize, at: Moment, what: &str) -> Verdict {
+    fn judge_order(&self, n: usize, at: Moment, what: &What) -> Verdict {
         let sent = &self.sent[n];
         let queued = !sent.watch.contains(Watch::QUEUED) || sent.seen.queued.is_some();
         ensure!(queued, "C2: before Queued: {what}");
         self.judge_order_of_time(n, at, what)
     }
 
-    fn judge_order_of_time(&self, n: usize, at: Moment, what: &str) -> Verdict {
+    fn judge_order_of_time(&self, n: usize, at: Moment, what: &What) -> Verdict {
         let seen = &self.sent[n].seen;
         let before = [seen.queued, seen.transmitted, seen.acked];
         let late = before.iter().flatten().find(|moment| moment.monotonic > at.monotonic);
@@ -107,7 +124,7 @@ impl World {
         at: Moment,
         evidence: Evidence,
         support: StageEvidence,
-        what: &str,
+        what: &What,
     ) -> Verdict {
         if evidence == Evidence::Unavailable {
             ensure!(support == StageEvidence::Unavailable, "C8: it can be known: {what}");
@@ -136,7 +153,7 @@ impl World {
     }
 
     /// The last word on what moved a transfer, where it went one way only.
-    fn judge_method(&self, n: usize, method: Method, what: &str) -> Verdict {
+    fn judge_method(&self, n: usize, method: Method, what: &What) -> Verdict {
         let sent = &self.sent[n];
         let mut ways = Vec::new();
         for (call, copied) in self.kernel.calls.iter().zip(&self.told.released) {
@@ -156,15 +173,15 @@ impl World {
 
     /// The memory that comes back is the one that was handed over, and nobody
     /// reads it any more; memory that does not come back is never freed.
-    fn judge_memory(&self, n: usize, memory: Memory, what: &str) -> Verdict {
+    fn judge_memory(&self, n: usize, memory: Memory, what: &What) -> Verdict {
         let sent = &self.sent[n];
         ensure!(!sent.witness.freed(), "C5: freed before it came back: {what}");
         match memory {
             Memory::Returned(payload) => {
                 let used = self.kernel.references(sent.start, sent.end);
                 ensure!(!used, "C5: the kernel still references it: {what}");
-                let same = payload.len() == sent.shape.len()
-                    && payload.memory_len() == sent.memory();
+                let same =
+                    payload.len() == sent.shape.len() && payload.memory_len() == sent.memory();
                 ensure!(same, "C5: another payload came back: {what}");
                 drop(payload);
                 ensure!(sent.witness.freed(), "C5: another payload came back: {what}");
@@ -186,7 +203,8 @@ impl World {
         for (n, sent) in self.sent.iter().enumerate() {
             let due = self.due(sent);
             let Seen { queued, transmitted, acked, failed, released } = &sent.seen;
-            let seen = [queued.is_some(), transmitted.is_some(), acked.is_some(), *failed, *released];
+            let seen =
+                [queued.is_some(), transmitted.is_some(), acked.is_some(), *failed, *released];
             ensure!(
                 seen == due,
                 "C1, C4: of [queued, transmitted, acked, failed, released] transfer {n} \
@@ -293,7 +311,7 @@ impl World {
     /// Whether a file's pages are held, for all that the ledger knows.
     pub(super) fn file_pinned(&self, sent: &Sent) -> bool {
         let calls = &self.kernel.calls[..self.told.released.len()];
-        let moved = calls.iter().any(|c| c.from_file() && c.overlaps(sent.start, sent.end));
+        let moved = calls.iter().any(|c| c.moves_file() && c.overlaps(sent.start, sent.end));
         moved && sent.end > self.told.acked && self.told.ended.is_none()
     }
 
@@ -305,7 +323,8 @@ impl World {
     }
 
     pub(super) fn is_finished(&self, sent: &Sent) -> bool {
-        sent.seen.released && (sent.seen.failed || sent.end <= self.told.accepted && sent.concluded())
+        sent.seen.released
+            && (sent.seen.failed || sent.end <= self.told.accepted && sent.concluded())
     }
 }
 

@@ -23,7 +23,7 @@ impl Taken {
         self.start < end && start < self.end
     }
 
-    pub fn from_file(&self) -> bool {
+    pub fn moves_file(&self) -> bool {
         matches!(self.method, Method::Sendfile | Method::Splice)
     }
 }
@@ -122,7 +122,7 @@ impl Kernel {
         });
         let call = Taken { start, end, method, id, released: false };
         for &of in stamps {
-            if call.from_file() && bytes > 1 {
+            if call.moves_file() && bytes > 1 {
                 self.marks.push(Mark { end: start + bytes / 2, of });
             }
             self.marks.push(Mark { end, of });
@@ -178,7 +178,7 @@ impl Kernel {
         let acked = self.acked.to();
         self.calls.iter().filter(|call| call.overlaps(start, end)).any(|call| match call.id {
             Some(_) => !call.released,
-            None => call.from_file() && !self.dead && acked < call.end.min(end),
+            None => call.moves_file() && !self.dead && acked < call.end.min(end),
         })
     }
 

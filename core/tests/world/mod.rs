@@ -16,7 +16,7 @@ use audit::Seen;
 use kernel::{Kernel, Notice};
 use lastbyte::{
     Call, ClockMap, ConnectionId, Event, FailReason, Ledger, LedgerLimits, Limit, Look, Method,
-    Moment, Outbox, RefuseReason, SinkFn, Stamp, StampKeys, StampOf, StageEvidence, StageSupport,
+    Moment, Outbox, RefuseReason, SinkFn, StageEvidence, StageSupport, Stamp, StampKeys, StampOf,
     Time, UnixTime, Watch,
 };
 use memory::{Shape, Witness};
@@ -156,6 +156,13 @@ impl World {
             bytes: [0; 4],
             unaudited: false,
         }
+    }
+
+    /// Sends 2 GiB, less a little, and has them acknowledged.
+    pub fn lap(&mut self) -> Verdict {
+        self.submit(Shape { memory: 0, file: (1 << 31) - 7 }, Watch::ACKED)?;
+        self.write(u64::MAX, Method::Copy, false)?;
+        self.look(LookAt { acked: true, transmitted: true }, u64::MAX, 0)
     }
 
     /// Time passes.
@@ -372,7 +379,8 @@ impl World {
             Notice::Stamp { end, .. } if self.told.accepted >= end + (1 << 32) => {}
             Notice::Stamp { of, end, key, at } => {
                 // One from before the call's outcome means an older byte.
-                let end = if end <= self.told.accepted { Some(end) } else { end.checked_sub(1 << 32) };
+                let end =
+                    if end <= self.told.accepted { Some(end) } else { end.checked_sub(1 << 32) };
                 let told = match of {
                     StampOf::Transmitted => &mut self.told.transmitted,
                     StampOf::Acked => &mut self.told.acked,

@@ -1,0 +1,77 @@
+//! What the ledger once got wrong, each as short as it can be shown.
+
+mod world;
+
+use lastbyte::{Method, Watch};
+use world::memory::Shape;
+use world::{LookAt, Setup, Verdict, World};
+
+const BOTH: LookAt = LookAt { acked: true, transmitted: true };
+const FILE: Shape = Shape { memory: 0, file: 8 };
+const MEMORY: Shape = Shape { memory: 8, file: 0 };
+
+fn play(steps: impl FnOnce(&mut World) -> Verdict) {
+    let mut world = World::new(Setup::default());
+    if let Err(broken) = steps(&mut world) {
+        panic!("{broken}");
+    }
+}
+
+/// C5: a dropped ledger gave a file back whose pages the kernel still had to
+/// send.
+#[test]
+fn a_dropped_ledger_keeps_files_that_are_not_acknowledged() {
+    play(|world| {
+        world.submit(FILE, Watch::ALL)?;
+        world.write(8, Method::Sendfile, true)?;
+        world.drop_ledger()
+    });
+}
+
+/// C3: a look during a call sees bytes that the ledger does not know to be
+/// accepted yet; its start is no lower bound for their stages.
+#[test]
+fn a_look_during_a_call_is_no_lower_bound_for_its_bytes() {
+    play(|world| {
+        world.submit(MEMORY, Watch::ALL)?;
+        world.begin_write(8, Method::Copy, false)?;
+        world.acknowledge(8, false)?;
+        world.look(BOTH, 0, 0)?;
+        world.finish_write()?;
+        world.look(BOTH, 0, 0)
+    });
+}
+
+/// C6: a stamp within a transfer, from before the call that took the rest, was
+/// counted as useless for a clock step that never was.
+#[test]
+fn a_stamp_of_an_earlier_part_of_a_transfer_can_be_dated() {
+    play(|world| {
+        world.submit(MEMORY, Watch::ALL)?;
+        world.write(4, Method::Copy, true)?;
+        world.acknowledge(4, false)?;
+        world.tick(1_000_000);
+        world.write(4, Method::Copy, true)?;
+        world.deliver(0)?;
+        world.deliver(0)
+    });
+}
+
+/// C3: where a stamp lies before the call's return, its time is moved; the
+/// error has to grow by that, beside what the conversion of clocks costs.
+#[test]
+fn a_moved_stamp_says_how_far_it_was_moved() {
+    // Whichever way the clocks' comparison errs.
+    for delay in 0..16 {
+        play(|world| {
+            world.submit(MEMORY, Watch::ALL)?;
+            world.begin_write(8, Method::Copy, true)?;
+            world.acknowledge(8, false)?;
+            world.look(BOTH, 0, 0)?;
+            world.tick(delay);
+            world.finish_write()?;
+            world.deliver(0)?;
+            world.deliver(0)
+        });
+    }
+}
