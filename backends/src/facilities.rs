@@ -17,13 +17,16 @@ impl Facilities {
     pub(crate) fn of(report: &Report, kind: BackendKind) -> Self {
         // The fallback is bound to portable calls, whatever the kernel has.
         let linux = |facility| kind != BackendKind::Fallback && report.has(facility);
+        let can_look = report.has(Facility::TcpInfo) || report.has(Facility::OutQueue);
         Self {
             timestamps: linux(Facility::Timestamps),
             timestamp_id_tcp: linux(Facility::TimestampIdTcp),
             tcp_info: report.has(Facility::TcpInfo),
             out_queue: report.has(Facility::OutQueue),
             zero_copy: linux(Facility::ZeroCopy),
-            sendfile: linux(Facility::Sendfile),
+            // The kernel keeps pages of the file until they are acknowledged, and
+            // only a look tells when that was where no stamp was asked for.
+            sendfile: linux(Facility::Sendfile) && can_look,
         }
     }
 

@@ -141,7 +141,8 @@ impl Payload {
         if len == 0 {
             return;
         }
-        self.len += len;
+        // A file range may claim any length; too long is refused later.
+        self.len = self.len.saturating_add(len);
         if !matches!(segment, Segment::File(_)) {
             self.memory += len;
         }

@@ -33,6 +33,8 @@ impl<T: fmt::Debug> std::error::Error for Refused<T> {}
 pub enum RefuseReason {
     /// An empty payload has no last byte that could be acknowledged.
     Empty,
+    /// The connection's offsets would not fit into 64 bits.
+    TooLong,
     /// No such connection: it was closed, or belongs to another driver.
     UnknownConnection,
     /// The connection is closing or has failed; it takes nothing more.
@@ -73,6 +75,7 @@ impl fmt::Display for RefuseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => f.write_str("the payload is empty"),
+            Self::TooLong => f.write_str("the payload is longer than a connection can count"),
             Self::UnknownConnection => f.write_str("there is no such connection"),
             Self::Closing => f.write_str("the connection is closing"),
             Self::BackPressure { limit, outstanding, allowed } => {

@@ -89,15 +89,17 @@ const SAMPLE_SLACK: u64 = 50_000;
 /// (`include/linux/skbuff.h`, `__net_timestamp`), to the monotonic clock.
 ///
 /// Feed it samples of both clocks. When two samples disagree by more than a
-/// clock may drift, the wall clock was stepped in between, and stamps from
-/// before the newer sample are no longer convertible: [`ClockMap::monotonic`]
-/// says so instead of giving a wild time.
+/// clock may drift, the wall clock was stepped in between, and stamps of what
+/// began before the newer sample are not convertible: [`ClockMap::monotonic`]
+/// says so instead of giving a wild time. Settings that cancel each other out
+/// between two samples leave no trace; sample at every drain.
 #[derive(Clone, Copy, Debug)]
 pub struct ClockMap {
     /// Wall minus monotonic, nanoseconds.
     offset: i128,
     error: u64,
     sampled: Time,
+    /// When the last step was noticed.
     trusted_from: Time,
 }
 
@@ -137,9 +139,14 @@ impl ClockMap {
     /// lie between `not_before` and `not_after`; the result always does.
     #[must_use]
     pub fn monotonic(&self, stamp: UnixTime, not_before: Time, not_after: Time) -> Option<Moment> {
+        // Between two samples the clock may have been set more than once, so of
+        // what began before a step nobody knows which clock has stamped it.
+        if not_before < self.trusted_from {
+            return None;
+        }
         let at = i128::from(stamp.0) - self.offset;
         let slack = i128::from(self.error + SAMPLE_SLACK);
-        let earliest = i128::from(not_before.max(self.trusted_from).0) - slack;
+        let earliest = i128::from(not_before.0) - slack;
         let latest = i128::from(not_after.0) + slack;
         if at < earliest || at > latest {
             return None;
@@ -213,6 +220,7 @@ mod tests {
         let mut map = ClockMap::new(Time(0), UnixTime(SECOND), Time(0));
         sample(&mut map, SECOND, 3 * SECOND);
         assert_eq!(map.monotonic(UnixTime(SECOND + SECOND / 2), Time(0), Time(SECOND)), None);
-        assert!(map.monotonic(UnixTime(3 * SECOND + 5), Time(0), Time(2 * SECOND)).is_some());
+        assert_eq!(map.monotonic(UnixTime(3 * SECOND + 5), Time(0), Time(2 * SECOND)), None);
+        assert!(map.monotonic(UnixTime(3 * SECOND + 5), Time(SECOND), Time(2 * SECOND)).is_some());
     }
 }

@@ -36,6 +36,7 @@ fn a_look_during_a_call_is_no_lower_bound_for_its_bytes() {
         world.submit(MEMORY, Watch::ALL)?;
         world.begin_write(8, Method::Copy, false)?;
         world.acknowledge(8, false)?;
+        world.tick(1_000);
         world.look(BOTH, 0, 0)?;
         world.finish_write()?;
         world.look(BOTH, 0, 0)

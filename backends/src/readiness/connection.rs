@@ -27,7 +27,7 @@ const POLL_PAUSE: Duration = Duration::from_micros(3_500);
 /// Where acknowledgements are learnt by looking, every so many unfinished
 /// transfers are worth a look of their own: a fast exchange would pile up
 /// transfers for as long as the pause between looks.
-const LOOK_EVERY: usize = 64;
+const LOOK_EVERY: usize = 16;
 
 #[derive(Debug)]
 pub(super) struct Connection {

@@ -85,7 +85,9 @@ pub struct Unsent<'a> {
 /// A fact may come late, twice, or not at all; the ledger only ever moves
 /// forward. Whoever feeds it is bound to three things: facts are true, bytes
 /// are given to the kernel in the order of [`Ledger::unsent`], and
-/// [`Ledger::fail`] is called when the connection is over.
+/// [`Ledger::fail`] is called when the connection is over. A call that is still
+/// in flight then (on a ring) has to be reaped first: the kernel reads its
+/// memory, and the ledger does not know of it yet.
 ///
 /// Dropping a ledger leaks the memory that the kernel still references, because
 /// freeing it would put other data on the wire.
@@ -419,6 +421,9 @@ impl Ledger {
         if self.ended {
             return Err(RefuseReason::Closing);
         }
+        if self.submitted_to.checked_add(payload.len()).is_none() {
+            return Err(RefuseReason::TooLong);
+        }
         if self.transfers.len() >= self.limits.transfers {
             return Err(RefuseReason::BackPressure {
                 limit: Limit::ConnectionTransfers,
@@ -538,11 +543,10 @@ impl Ledger {
             transfer.stamped = false;
         }
         if !transfer.concluded {
+            // Only this stage was left: all that is watched before it was told.
             transfer.concluded = true;
-            if transfer.watch.contains(Watch::ACKED) {
-                let evidence = evidence(exact, after.max(transfer.began), at);
-                self.report(n, Reached::Acked, at, evidence, out);
-            }
+            let evidence = evidence(exact, after.max(transfer.began), at);
+            self.report(n, Reached::Acked, at, evidence, out);
         }
         self.release_if_free(n, at, out);
     }

@@ -137,10 +137,7 @@ impl World {
         match evidence {
             Evidence::Kernel => {
                 ensure!(support == StageEvidence::Kernel, "C3: nothing was stamped: {what}");
-                let forgiven = self.setup.forgive_steps_back
-                    && self.told.clock_stepped_back.is_some_and(|step| truth <= step);
-                let right = forgiven || close(at, truth, at.error);
-                ensure!(right, "C3: it was at {truth}: {what}");
+                ensure!(close(at, truth, at.error), "C3: it was at {truth}: {what}");
             }
             Evidence::Bracketed { after } => {
                 let latest = at.monotonic.after(at.error);

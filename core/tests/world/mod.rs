@@ -44,10 +44,6 @@ pub struct Setup {
     pub next_id: u32,
     /// Unreleased bytes of other connections of the same driver.
     pub others: u64,
-    /// Accept that a stamp from before a step back of the wall clock, read
-    /// after it, is taken for one from after it. `ClockMap` cannot tell the two
-    /// apart yet.
-    pub forgive_steps_back: bool,
 }
 
 impl Default for Setup {
@@ -61,7 +57,6 @@ impl Default for Setup {
             key_base: 0,
             next_id: 0,
             others: 0,
-            forgive_steps_back: false,
         }
     }
 }
@@ -107,7 +102,6 @@ struct Told {
     ended_transmitted: Option<u64>,
     abandoned: bool,
     clock_stepped: bool,
-    clock_stepped_back: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -170,14 +164,13 @@ impl World {
         self.kernel.now += nanos;
     }
 
-    /// Someone sets the wall clock.
+    /// Someone sets the wall clock. Settings that cancel each other out between
+    /// two samples leave no trace, so there is a sample between any two.
     pub fn step_clock(&mut self, forward: bool, nanos: u64) {
+        self.sample_clock();
         let ahead = &mut self.kernel.wall_ahead;
         *ahead = if forward { *ahead + nanos } else { *ahead - nanos };
         self.told.clock_stepped = true;
-        if !forward {
-            self.told.clock_stepped_back = Some(self.kernel.now);
-        }
     }
 
     /// Submits a payload and checks the answer against the limits.
