@@ -30,3 +30,12 @@ pub use open::{
 };
 pub use probe::report;
 pub use sys::sealed_memory::SealedMemory;
+
+/// The README's and the book's examples, compiled as documentation tests.
+#[cfg(doctest)]
+mod book {
+    #[doc = include_str!("../../README.md")]
+    struct Readme;
+    #[doc = include_str!("../../docs/integration.md")]
+    struct Integration;
+}

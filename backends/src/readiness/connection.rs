@@ -145,14 +145,22 @@ impl Connection {
         if ready.read_closed || ready.error && !noticed {
             // An entry in the error queue is no error; without one, the socket
             // has the last word.
-            match self.stream.take_error() {
-                Ok(None) => {}
-                Ok(Some(error)) | Err(error) => {
-                    return self.die(&reason("the connection", &error), cx);
-                }
+            if self.fail_on_error(cx) {
+                return;
             }
         }
         self.go_on(cx);
+    }
+
+    /// Ends the connection if the socket has an error, and says whether it had.
+    fn fail_on_error(&mut self, cx: &mut Context) -> bool {
+        match self.stream.take_error() {
+            Ok(None) => false,
+            Ok(Some(error)) | Err(error) => {
+                self.die(&reason("the connection", &error), cx);
+                true
+            }
+        }
     }
 
     /// Does what the socket is ready for.
@@ -177,6 +185,10 @@ impl Connection {
             return;
         }
         self.armed = None;
+        if self.read_closed && self.fail_on_error(cx) {
+            // A selector tells of a hang-up once, and a reset can follow it.
+            return;
+        }
         let now = cx.time();
         if self.look_due().is_some_and(|due| due <= now) {
             self.look_now(cx);

@@ -69,7 +69,7 @@ pub(super) enum Step {
 pub(super) fn next(rest: Rest, sendfile: bool) -> Step {
     let Rest { memory, file, more, stamp } = rest;
     let Some(file) = file else {
-        let split = stamp && !more && memory > SPLIT;
+        let split = !more && memory > SPLIT;
         let len = if split { memory - TAIL } else { memory };
         return Step::Memory { len, glue: more };
     };
@@ -82,9 +82,10 @@ pub(super) fn next(rest: Rest, sendfile: bool) -> Step {
     if !sendfile {
         return Step::Read { len: file.len };
     }
-    let tail = match stamp && !more {
-        true if file.whole < LARGE => TAIL,
-        true => LARGE_TAIL,
+    let tail = match file.whole < LARGE {
+        _ if more => 0,
+        true => TAIL,
+        false if stamp => LARGE_TAIL,
         false => 0,
     };
     if file.len > tail {

@@ -1,0 +1,484 @@
+//! One connection: from received bytes to submitted responses, and from
+//! completions to counters and log lines.
+
+use super::body::{MAX_BODY, Progress, Unread};
+use super::log::{Details, Log, Story};
+use super::metrics::{Outcome, ThreadCounters};
+use super::request::{Body, Parsed, Request, parse};
+use super::respond::{Persistence, Responder, Response};
+use super::status::Status;
+use lastbyte::{
+    Completion, ConnectionId, Driver, Evidence, FailReason, Moment, Payload, Reached, RefuseReason,
+    Time, Watch,
+};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Responses of a connection that may be unfinished before its requests wait.
+const MAX_UNFINISHED: usize = 64;
+/// How long a connection that is being closed may take while its peer makes
+/// progress. The driver watches over that, and a drain has a deadline of its own.
+const CLOSE_WITHIN: Duration = Duration::from_secs(24 * 3600);
+/// How long the peer has to close its side when it has acknowledged everything.
+const LINGER: Duration = Duration::from_secs(30);
+/// Without a log, one in this many responses is watched for being queued.
+const SAMPLED: u64 = 16;
+
+/// What the connections of a thread share.
+#[derive(Debug)]
+pub struct Service {
+    /// The engine.
+    pub driver: Box<dyn Driver>,
+    /// The answers.
+    pub responder: Responder,
+    /// The log.
+    pub log: Log,
+    /// The thread's numbers.
+    pub counters: Arc<ThreadCounters>,
+    /// Name of the backend.
+    pub backend: &'static str,
+    /// Whether acknowledgements are watched.
+    pub stamps: bool,
+    /// Set when the server is to end: no connection is kept after its response.
+    pub is_draining: bool,
+    /// A recent time.
+    pub now: Moment,
+    /// Time for a request to arrive in.
+    pub request_timeout: Duration,
+    /// Time without a request.
+    pub idle_timeout: Duration,
+    /// Responses submitted.
+    pub submitted: u64,
+}
+
+/// An accepted connection.
+#[derive(Debug)]
+pub struct Connection {
+    /// The driver's name for it.
+    pub id: ConnectionId,
+    number: u64,
+    peer: Option<SocketAddr>,
+    /// Responses whose transfers are unfinished, or follow one that is.
+    records: VecDeque<Record>,
+    /// Number of the first of them.
+    first: u64,
+    /// Received bytes that could not be used yet: the start of a request, or
+    /// requests that have to wait.
+    input: Vec<u8>,
+    /// When the first byte of the current request was read.
+    began: Time,
+    /// When the newest bytes were read.
+    latest: Time,
+    /// When something last happened.
+    active: Time,
+    held: Option<Box<Held>>,
+    is_closing: bool,
+    is_receiving: bool,
+    /// The peer will send no more.
+    has_ended: bool,
+}
+
+/// A response that cannot be sent yet.
+#[derive(Debug)]
+enum Held {
+    /// Not before the request's body has been read.
+    Unread(Unread, Answer),
+    /// The driver was full.
+    Refused(Answer),
+}
+
+#[derive(Debug)]
+struct Answer {
+    payload: Payload,
+    record: Record,
+    close: bool,
+}
+
+/// A transfer in the making.
+#[derive(Debug)]
+struct Record {
+    began: Time,
+    bytes: u64,
+    outcome: Option<Outcome>,
+    is_released: bool,
+    is_told: bool,
+    /// With a log only.
+    details: Option<Box<Details>>,
+}
+
+impl Service {
+    fn watch(&mut self) -> Watch {
+        self.submitted += 1;
+        if !self.stamps {
+            Watch::NONE
+        } else if self.log.is_on() {
+            Watch::ALL
+        } else if self.submitted.is_multiple_of(SAMPLED) {
+            Watch::ACKED | Watch::QUEUED
+        } else {
+            Watch::ACKED
+        }
+    }
+}
+
+impl Connection {
+    /// The connection `id`, from which nothing has come yet.
+    #[must_use]
+    pub fn new(id: ConnectionId, number: u64, peer: Option<SocketAddr>, now: Time) -> Self {
+        Self {
+            id,
+            number,
+            peer,
+            records: VecDeque::new(),
+            first: 0,
+            input: Vec::new(),
+            began: now,
+            latest: now,
+            active: now,
+            held: None,
+            is_closing: false,
+            is_receiving: false,
+            has_ended: false,
+        }
+    }
+
+    /// Asks for the first request.
+    pub fn start(&mut self, service: &mut Service) {
+        self.go_on(service);
+    }
+
+    /// Takes what the peer has sent.
+    pub fn received(&mut self, bytes: &[u8], at: Moment, service: &mut Service) {
+        self.is_receiving = false;
+        (self.latest, self.active) = (at.monotonic, at.monotonic);
+        if self.input.is_empty() {
+            if !self.is_in_body() {
+                self.began = at.monotonic;
+            }
+            let used = self.consume(bytes, service);
+            self.input.extend_from_slice(&bytes[used..]);
+        } else {
+            let mut input = std::mem::take(&mut self.input);
+            input.extend_from_slice(bytes);
+            let used = self.consume(&input, service);
+            input.drain(..used);
+            self.input = input;
+        }
+        self.go_on(service);
+    }
+
+    /// The peer will send no more. What it asked for is still sent.
+    pub fn ended(&mut self, service: &mut Service) {
+        self.is_receiving = false;
+        self.has_ended = true;
+        // The rest of this body will not come.
+        if self.is_in_body() {
+            self.held = None;
+        }
+        self.go_on(service);
+    }
+
+    /// Takes the news of one transfer.
+    pub fn completed(&mut self, completion: Completion, service: &mut Service) {
+        let Completion { transfer, reached, at, evidence, method, transport, .. } = completion;
+        let index = transfer.number().wrapping_sub(self.first);
+        let Some(record) = usize::try_from(index).ok().and_then(|n| self.records.get_mut(n)) else {
+            return;
+        };
+        let time = at.monotonic;
+        let elapsed = time.since(record.began);
+        if let Some(details) = &mut record.details {
+            (details.send, details.transport) = (method, transport);
+            match &reached {
+                Reached::Queued => details.queued = Some(time),
+                Reached::Transmitted if evidence == Evidence::Unavailable => {}
+                Reached::Transmitted => details.transmitted = Some(time),
+                Reached::Acked => details.acked = Some((time, evidence)),
+                Reached::Released(_) => details.released = Some(time),
+                Reached::Failed(failure) => details.failure = Some(failure.clone()),
+            }
+        }
+        match reached {
+            Reached::Queued => service.counters.queued.observe(elapsed),
+            Reached::Transmitted => {}
+            Reached::Acked if evidence == Evidence::Unavailable => {
+                record.outcome = Some(Outcome::Unconfirmed);
+            }
+            Reached::Acked => {
+                service.counters.acked.observe(elapsed);
+                record.outcome = Some(Outcome::Acked);
+            }
+            Reached::Released(memory) => {
+                drop(memory);
+                record.is_released = true;
+                if !service.stamps && record.outcome.is_none() {
+                    record.outcome = Some(Outcome::Unconfirmed);
+                }
+            }
+            Reached::Failed(failure) => record.outcome = Some(outcome_of(&failure.reason)),
+        }
+        if let (Some(outcome), true, false) = (record.outcome, record.is_released, record.is_told) {
+            record.is_told = true;
+            service.counters.ended(outcome);
+            if let Some(details) = record.details.take() {
+                service.log.add(&Story {
+                    conn: self.number,
+                    transfer: transfer.number(),
+                    peer: self.peer,
+                    backend: service.backend,
+                    began: record.began,
+                    bytes: record.bytes,
+                    outcome,
+                    details: &details,
+                });
+            }
+            self.forget_told(service);
+        }
+    }
+
+    /// Looks whether anything has taken too long.
+    pub fn sweep(&mut self, service: &mut Service) {
+        let now = service.now.monotonic;
+        if matches!(self.held.as_deref(), Some(Held::Refused(_))) {
+            self.resume(service);
+        }
+        if self.is_closing {
+            if self.records.is_empty() && now.since(self.active) > LINGER {
+                // Gone already if this fails.
+                let _ = service.driver.abort(self.id);
+            }
+        } else if self.is_blocked() {
+            // The driver watches over the peer's progress.
+        } else if !self.input.is_empty() || self.is_in_body() {
+            if now.since(self.began) > service.request_timeout {
+                self.refuse(Status::REQUEST_TIMEOUT, service);
+            }
+        } else if self.records.is_empty() {
+            if self.records.capacity() > 4 {
+                self.records = VecDeque::new();
+            }
+            if now.since(self.active) > service.idle_timeout {
+                self.close(service);
+            }
+        }
+    }
+
+    /// Closes, unless a request is on its way: that one is answered first.
+    pub fn drain(&mut self, service: &mut Service) {
+        if !self.is_closing && self.input.is_empty() && self.held.is_none() {
+            self.close(service);
+        }
+    }
+
+    /// Whether the server owes this peer nothing.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.records.is_empty() && self.held.is_none() && self.input.is_empty()
+    }
+
+    /// Transfers that have not ended.
+    #[must_use]
+    pub fn unfinished(&self) -> usize {
+        self.records.iter().filter(|record| !record.is_told).count()
+    }
+
+    /// Answers the requests in `bytes`, and says how many bytes are done with.
+    fn consume(&mut self, bytes: &[u8], service: &mut Service) -> usize {
+        let mut used = 0;
+        loop {
+            if self.is_closing {
+                return bytes.len();
+            }
+            let rest = &bytes[used..];
+            if rest.is_empty() || self.is_blocked() {
+                return used;
+            }
+            if let Some(Held::Unread(unread, _)) = self.held.as_deref_mut() {
+                match unread.feed(rest) {
+                    Progress::More => return bytes.len(),
+                    Progress::Ended(taken) => {
+                        used += taken;
+                        self.began = self.latest;
+                        self.release_held(service);
+                    }
+                    Progress::TooLong => self.refuse(Status::CONTENT_TOO_LARGE, service),
+                    Progress::Malformed => self.refuse(Status::BAD_REQUEST, service),
+                }
+                continue;
+            }
+            match parse(rest) {
+                Parsed::Partial => return used,
+                Parsed::Complete { request, len } => {
+                    used += len;
+                    self.answer(&request, service);
+                    if !self.is_in_body() {
+                        self.began = self.latest;
+                    }
+                }
+                Parsed::Rejected(status) => self.refuse(status, service),
+            }
+        }
+    }
+
+    fn answer(&mut self, request: &Request<'_>, service: &mut Service) {
+        if matches!(request.body, Body::Length(length) if length > MAX_BODY) {
+            let (method, path) = (request.method, request.target);
+            return self.refuse_as(Status::CONTENT_TOO_LARGE, method, path, service);
+        }
+        // No body here changes an answer, so none is asked for: a peer that
+        // waits for permission gets its answer at once, and the connection
+        // ends, because the body may come nevertheless (RFC 9110, section
+        // 10.1.1).
+        let unread = Unread::new(request.body);
+        let keep = request.keep_alive && !service.is_draining;
+        let persistence = match (keep, unread.is_some() && request.expects_continue) {
+            (true, false) if request.is_old => Persistence::KeptAlive,
+            (true, false) => Persistence::Open,
+            _ => Persistence::Close,
+        };
+        let response = service.responder.respond(request, service.now, persistence);
+        let close = persistence == Persistence::Close;
+        let answer = self.record(response, request.method, request.target, close, service);
+        match unread {
+            Some(unread) if !request.expects_continue => {
+                self.held = Some(Box::new(Held::Unread(unread, answer)));
+            }
+            _ => self.send(answer, service),
+        }
+    }
+
+    /// Ends the connection with `status`, because of something that is not, or
+    /// not yet, a request.
+    fn refuse(&mut self, status: Status, service: &mut Service) {
+        self.refuse_as(status, "-", "-", service);
+    }
+
+    fn refuse_as(&mut self, status: Status, method: &str, path: &str, service: &mut Service) {
+        self.held = None;
+        let with_body = method != "HEAD";
+        let close = Persistence::Close;
+        let response = service.responder.refuse(status, service.now, close, with_body);
+        let answer = self.record(response, method, path, true, service);
+        self.send(answer, service);
+    }
+
+    fn record(
+        &self,
+        response: Response,
+        method: &str,
+        path: &str,
+        close: bool,
+        service: &Service,
+    ) -> Answer {
+        let Response { status, payload } = response;
+        let details = service.log.is_on().then(|| Box::new(Details::new(method, path, status)));
+        let record = Record {
+            began: self.began,
+            bytes: payload.len(),
+            outcome: None,
+            is_released: false,
+            is_told: false,
+            details,
+        };
+        Answer { payload, record, close }
+    }
+
+    fn send(&mut self, answer: Answer, service: &mut Service) {
+        let Answer { payload, record, close } = answer;
+        let watch = service.watch();
+        match service.driver.submit(self.id, payload, watch) {
+            Ok(transfer) => {
+                if self.records.is_empty() {
+                    self.first = transfer.number();
+                }
+                self.records.push_back(record);
+                if close {
+                    self.close(service);
+                }
+            }
+            Err(refused) if matches!(refused.reason, RefuseReason::BackPressure { .. }) => {
+                let answer = Answer { payload: refused.value, record, close };
+                self.held = Some(Box::new(Held::Refused(answer)));
+            }
+            // The connection is over; the driver is about to say so.
+            Err(_) => self.is_closing = true,
+        }
+    }
+
+    fn close(&mut self, service: &mut Service) {
+        self.is_closing = true;
+        self.active = service.now.monotonic;
+        self.input = Vec::new();
+        // Gone already if this fails.
+        let _ = service.driver.close(self.id, CLOSE_WITHIN);
+    }
+
+    fn release_held(&mut self, service: &mut Service) {
+        match self.held.take().map(|held| *held) {
+            Some(Held::Unread(_, answer) | Held::Refused(answer)) => self.send(answer, service),
+            None => {}
+        }
+    }
+
+    /// Forgets what is finished, and goes on if that is what was waited for.
+    fn forget_told(&mut self, service: &mut Service) {
+        let was_blocked = self.is_blocked();
+        while self.records.front().is_some_and(|record| record.is_told) {
+            self.records.pop_front();
+            self.first += 1;
+        }
+        self.active = self.active.max(service.now.monotonic);
+        if was_blocked {
+            self.resume(service);
+        }
+    }
+
+    /// Takes up again what had to wait.
+    fn resume(&mut self, service: &mut Service) {
+        if matches!(self.held.as_deref(), Some(Held::Refused(_))) {
+            self.release_held(service);
+        }
+        let mut input = std::mem::take(&mut self.input);
+        let used = self.consume(&input, service);
+        input.drain(..used);
+        self.input = input;
+        self.go_on(service);
+    }
+
+    /// Asks for more, unless there is enough.
+    fn go_on(&mut self, service: &mut Service) {
+        if self.is_closing || self.input.is_empty() {
+            self.input = Vec::new();
+        }
+        if self.is_closing || self.is_blocked() {
+            return;
+        }
+        if self.has_ended {
+            self.close(service);
+        } else if !self.is_receiving {
+            self.is_receiving = service.driver.receive(self.id).is_ok();
+        }
+    }
+
+    /// Whether no request can be answered now.
+    fn is_blocked(&self) -> bool {
+        self.records.len() >= MAX_UNFINISHED
+            || matches!(self.held.as_deref(), Some(Held::Refused(_)))
+    }
+
+    fn is_in_body(&self) -> bool {
+        matches!(self.held.as_deref(), Some(Held::Unread(..)))
+    }
+}
+
+fn outcome_of(reason: &FailReason) -> Outcome {
+    match reason {
+        FailReason::Reset => Outcome::Reset,
+        FailReason::Timeout => Outcome::Timeout,
+        FailReason::System { errno: libc::ECONNRESET | libc::EPIPE, .. } => Outcome::Reset,
+        FailReason::System { errno: libc::ETIMEDOUT, .. } => Outcome::Timeout,
+        _ => Outcome::Closed,
+    }
+}

@@ -1,0 +1,258 @@
+//! The reference server.
+//!
+//! A request goes `worker` (events of a driver) → `connection` (bytes to
+//! requests, completions to log lines) → `respond` (requests to payloads), and
+//! what is needed to know on the way is a module each.
+
+pub mod body;
+pub mod conditional;
+pub mod connection;
+pub mod date;
+pub mod files;
+pub mod generated;
+pub mod listen;
+pub mod listing;
+pub mod log;
+pub mod metrics;
+pub mod mime;
+pub mod options;
+pub mod path;
+pub mod range;
+pub mod request;
+pub mod respond;
+pub mod status;
+pub mod worker;
+
+use generated::Block;
+use lastbyte::{Backend, DriverError, Facility, FileSource, Wake};
+use lastbyte_backends::SealedMemory;
+use log::Format;
+use metrics::Metrics;
+use options::Options;
+use path::Root;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::{Handle, Signals};
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::num::NonZero;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::thread::{self, JoinHandle};
+use worker::{Ended, Shared, Worker};
+
+/// The server could not start.
+const CANNOT_START: u8 = 2;
+
+/// Runs the server as the command line says.
+#[must_use]
+pub fn main() -> ExitCode {
+    let options = match Options::from_command_line() {
+        Ok(options) => options,
+        Err(error) if error.use_stderr() => return cannot_start(&options::one_line(&error)),
+        Err(help) => {
+            // Whoever closed standard output does not want to read it.
+            let _ = help.print();
+            return ExitCode::SUCCESS;
+        }
+    };
+    match Server::start(options) {
+        Ok(server) => server.run(),
+        Err(line) => cannot_start(&line),
+    }
+}
+
+fn cannot_start(line: &str) -> ExitCode {
+    eprintln!("serve: {line}");
+    ExitCode::from(CANNOT_START)
+}
+
+/// All threads of a server that is up.
+#[derive(Debug)]
+struct Server {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+    threads: Vec<JoinHandle<Result<Ended, DriverError>>>,
+    wakers: Vec<Arc<dyn Wake>>,
+    signals: Signals,
+}
+
+/// Closes the signals when the last thread lets go of it, however it ends.
+#[derive(Debug)]
+struct LastOne(Handle);
+
+impl Drop for LastOne {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+impl Server {
+    /// Starts the threads. The error is a line for people.
+    fn start(options: Options) -> Result<Self, String> {
+        let root = Root::new(&options.dir)
+            .map_err(|error| format!("cannot serve {}: {error}", options.dir.display()))?;
+        let backend = open_backend(&options)?;
+        let block = block(&*backend);
+        let threads = options
+            .threads
+            .map(|n| usize::from(n.get()))
+            .or_else(|| thread::available_parallelism().ok().map(NonZero::get))
+            .unwrap_or(1);
+        let busy = |error| format!("cannot listen on {}: {error}", options.listen);
+        let listeners = listen::bind(options.listen, threads).map_err(busy)?;
+        let address =
+            listeners.first().map_or(Ok(options.listen), TcpListener::local_addr).map_err(busy)?;
+        let signals = Signals::new([SIGTERM, SIGINT])
+            .map_err(|error| format!("cannot wait for signals: {error}"))?;
+        let shared = Arc::new(Shared {
+            options,
+            backend,
+            root,
+            block,
+            metrics: Metrics::new(threads),
+            stop: AtomicBool::new(false),
+            connections: AtomicU64::new(0),
+            accepted: AtomicU64::new(0),
+        });
+        let last_one = Arc::new(LastOne(signals.handle()));
+        let (ready, started) = channel();
+        let threads: Vec<_> = listeners
+            .into_iter()
+            .enumerate()
+            .map(|(index, listener)| {
+                let (shared, last_one) = (Arc::clone(&shared), Arc::clone(&last_one));
+                let ready = ready.clone();
+                thread::Builder::new().name(format!("serve-{index}")).spawn(move || {
+                    let _last_one = last_one;
+                    work(shared, index, listener, ready)
+                })
+            })
+            .collect::<Result<_, _>>()
+            .map_err(|error| format!("cannot start a thread: {error}"))?;
+        drop(ready);
+        let wakers = started
+            .into_iter()
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| format!("cannot start a driver: {error}"))?;
+        Ok(Self { shared, address, threads, wakers, signals })
+    }
+
+    /// Serves until told to stop.
+    fn run(mut self) -> ExitCode {
+        if let Err(error) = self.greet() {
+            eprintln!("serve: standard output cannot be written: {error}");
+        }
+        let mut is_first = true;
+        for signal in self.signals.forever() {
+            if !is_first {
+                std::process::exit(128 + signal);
+            }
+            is_first = false;
+            self.shared.stop.store(true, Ordering::Relaxed);
+            for waker in &self.wakers {
+                waker.wake();
+            }
+        }
+        let mut code = ExitCode::SUCCESS;
+        let mut cut_off = 0;
+        for thread in self.threads {
+            match thread.join() {
+                Ok(Ok(ended)) => cut_off += ended.cut_off,
+                Ok(Err(error)) => {
+                    eprintln!("serve: {error}");
+                    code = ExitCode::FAILURE;
+                }
+                // The panic has been reported where it happened.
+                Err(_) => code = ExitCode::FAILURE,
+            }
+        }
+        if cut_off > 0 {
+            eprintln!("serve: time was up, and {cut_off} responses were cut off");
+            code = ExitCode::FAILURE;
+        }
+        code
+    }
+
+    /// Says where the server is, what it uses, and what to try.
+    fn greet(&self) -> io::Result<()> {
+        let Self { address, shared, .. } = self;
+        let Shared { backend, root, .. } = &**shared;
+        let curl = format!("curl -o /dev/null http://{address}/128kb");
+        let mut out = io::stdout().lock();
+        if shared.options.log == Format::Json {
+            let facilities: serde_json::Map<_, _> = backend
+                .report()
+                .capabilities()
+                .iter()
+                .map(|c| (c.facility.to_string(), backend.report().has(c.facility).into()))
+                .collect();
+            let line = serde_json::json!({
+                "event": "listening",
+                "address": address.to_string(),
+                "directory": root.path().to_string_lossy(),
+                "threads": self.threads.len(),
+                "backend": backend.kind().name(),
+                "kernel": backend.report().kernel(),
+                "facilities": facilities,
+                "try": curl,
+            });
+            writeln!(out, "{line}")?;
+        } else {
+            writeln!(out, "listening on http://{address}/")?;
+            writeln!(out, "serving {} and /N, /Nkb, /Nmb, /metrics", root.path().display())?;
+            let threads = match self.threads.len() {
+                1 => "1 thread".to_owned(),
+                n => format!("{n} threads"),
+            };
+            write!(out, "backend {}, {threads}, on {}", backend.kind(), backend.report())?;
+            writeln!(out, "try     {curl}")?;
+        }
+        out.flush()
+    }
+}
+
+/// One thread.
+fn work(
+    shared: Arc<Shared>,
+    index: usize,
+    listener: TcpListener,
+    ready: Sender<Result<Arc<dyn Wake>, DriverError>>,
+) -> Result<Ended, DriverError> {
+    let worker = match Worker::new(shared, index, listener) {
+        Ok(worker) => worker,
+        Err(error) => {
+            // If nobody listens, the process is ending anyway.
+            let _ = ready.send(Err(error.clone()));
+            return Err(error);
+        }
+    };
+    let _ = ready.send(Ok(worker.waker()));
+    drop(ready);
+    worker.run()
+}
+
+fn open_backend(options: &Options) -> Result<Arc<dyn Backend>, String> {
+    let choice = match options.backend {
+        Some(choice) => choice,
+        None => {
+            lastbyte_backends::choice_from_env().map_err(|e| e.to_string())?.unwrap_or_default()
+        }
+    };
+    let restrictions = lastbyte_backends::restrictions_from_env().map_err(|e| e.to_string())?;
+    lastbyte_backends::open(choice, &restrictions).map_err(|error| error.to_string())
+}
+
+/// What generated bodies are made of: a sealed memory file if there is one, so
+/// that they are sent without being copied.
+fn block(backend: &dyn Backend) -> Block {
+    let content = generated::content();
+    if backend.report().has(Facility::SealedMemory)
+        && let Ok(memory) = SealedMemory::new(&content)
+    {
+        let file: Arc<dyn FileSource> = Arc::new(memory);
+        return Block::File(file);
+    }
+    Block::Memory(content.into())
+}

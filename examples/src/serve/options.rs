@@ -1,0 +1,184 @@
+//! The command line.
+
+use super::log::Format;
+use clap::{Parser, ValueEnum};
+use lastbyte::Choice;
+use std::net::SocketAddr;
+use std::num::NonZero;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Serves a directory over HTTP/1.1, and logs when each client had the last byte.
+///
+/// Besides the files of the directory there are bodies made up on demand,
+/// /N, /Nkb and /Nmb (/128kb, for example; a file of that name comes first), and
+/// counters for Prometheus at /metrics.
+///
+/// On SIGTERM and SIGINT the server stops accepting, lets responses finish, and
+/// exits when their clients have acknowledged them. A second signal ends it at
+/// once.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "serve", version, after_help = AFTER, max_term_width = 100)]
+pub struct Options {
+    /// Address and port to listen on; port 0 takes a free one and prints it
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+
+    /// Directory to serve; links that lead out of it are refused
+    #[arg(long, value_name = "DIRECTORY", default_value = ".")]
+    pub dir: PathBuf,
+
+    /// How to talk to the kernel: auto, io_uring, epoll or fallback [default: auto]
+    #[arg(long, value_name = "NAME")]
+    pub backend: Option<Choice>,
+
+    /// Number of threads, each with its own connections [default: one per core]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<NonZero<u16>>,
+
+    /// A line on standard output for each response
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+    pub log: Format,
+
+    /// The same as --log none
+    #[arg(long, conflicts_with = "log")]
+    pub no_log: bool,
+
+    /// Close a connection that asks for nothing for this long, and reset one
+    /// that acknowledges nothing of what it was sent
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    pub idle_timeout: Duration,
+
+    /// Time in which a request has to arrive from its first byte to its last
+    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = duration)]
+    pub request_timeout: Duration,
+
+    /// Time that clients have to acknowledge everything when the server ends
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub drain_timeout: Duration,
+
+    /// Connections at once, over all threads; others wait in the kernel's queue
+    #[arg(long, value_name = "N", default_value = "50000")]
+    pub max_connections: NonZero<u32>,
+
+    /// Shortest response in bytes that zero copy is tried for [default: as the
+    /// library has it]
+    #[arg(long, value_name = "BYTES")]
+    pub zero_copy_threshold: Option<u64>,
+
+    /// Whether to ask when responses were acknowledged; off is for measuring
+    /// what asking costs
+    #[arg(long, value_enum, value_name = "SWITCH", default_value = "on")]
+    pub stamps: Switch,
+}
+
+/// On or off.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Switch {
+    /// Yes.
+    On,
+    /// No.
+    Off,
+}
+
+const AFTER: &str = "\
+TIME is a number of seconds, or has a unit: 500ms, 10s, 2m.
+
+Environment:
+  LASTBYTE_BACKEND  the backend, where --backend does not name one
+  LASTBYTE_DISABLE  kernel facilities not to use, for example zerocopy,timestamps
+
+Exit code: 0 after a complete drain, 1 if the drain timed out or the server
+failed, 2 if it could not start, 128 + n if signal n came twice.";
+
+impl Options {
+    /// The options of this process's command line.
+    ///
+    /// # Errors
+    /// If they are not understood, or if what they ask for is only help.
+    pub fn from_command_line() -> Result<Self, clap::Error> {
+        Self::try_parse().map(Self::settled)
+    }
+
+    fn settled(mut self) -> Self {
+        if self.no_log {
+            self.log = Format::None;
+        }
+        self
+    }
+}
+
+/// What is wrong, in one line.
+#[must_use]
+pub fn one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let first = text.split("\n\n").next().unwrap_or_default();
+    let line = first.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = line.strip_prefix("error: ").unwrap_or(&line);
+    format!("{line}; see --help")
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    const LONGEST: f64 = 1e9;
+    let unit_at = text.find(|char: char| char.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit_at);
+    let unit = match unit {
+        "ms" => 1e-3,
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(format!("'{unit}' is no unit of time (ms, s, m, h)")),
+    };
+    match number.parse::<f64>() {
+        Ok(number) if number > 0.0 && number * unit < LONGEST => {
+            Ok(Duration::from_secs_f64(number * unit))
+        }
+        _ => Err("a number above 0 is needed".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(arguments: &[&str]) -> Result<Options, String> {
+        let arguments = ["serve"].iter().chain(arguments);
+        Options::try_parse_from(arguments).map(Options::settled).map_err(|e| one_line(&e))
+    }
+
+    #[test]
+    fn there_are_defaults() {
+        let options = options(&[]).unwrap();
+        assert_eq!(options.listen.to_string(), "127.0.0.1:8080");
+        assert_eq!((options.log, options.stamps), (Format::Text, Switch::On));
+        assert!(options.backend.is_none());
+    }
+
+    #[test]
+    fn a_wrong_flag_gives_one_clear_line() {
+        for (arguments, part) in [
+            (&["--foo"][..], "unexpected argument '--foo' found"),
+            (&["--listen", "x"], "invalid value 'x' for '--listen <ADDRESS>'"),
+            (&["--backend", "x"], "there is no backend 'x'"),
+            (&["--threads", "0"], "'0' for '--threads <N>'"),
+            (&["--log", "xml"], "[possible values: text, json, none]"),
+            (&["--log", "json", "--no-log"], "cannot be used with"),
+            (&["--idle-timeout", "5y"], "'y' is no unit of time"),
+            (&["--idle-timeout=-5"], "a number above 0 is needed"),
+            (&["--idle-timeout", "0"], "a number above 0 is needed"),
+            (&["--listen"], "a value is required"),
+        ] {
+            let line = options(arguments).unwrap_err();
+            assert!(line.contains(part) && !line.contains('\n'), "{line}");
+        }
+    }
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(duration("1.5"), Ok(Duration::from_millis(1500)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert!(duration("nan").is_err() && duration("1e99").is_err() && duration("").is_err());
+        assert_eq!(options(&["--no-log"]).unwrap().log, Format::None);
+    }
+}

@@ -1,0 +1,307 @@
+//! A request head, read where it lies in the receive buffer.
+
+use super::conditional::Conditions;
+use super::status::Status;
+use httparse::Error;
+use std::mem::MaybeUninit;
+
+/// Longest request head in bytes.
+pub const MAX_HEAD: usize = 16 << 10;
+/// Longest request target in bytes.
+pub const MAX_TARGET: usize = 8 << 10;
+/// Most header fields.
+const MAX_FIELDS: usize = 64;
+
+/// What a buffer starts with.
+#[derive(Debug, Eq, PartialEq)]
+pub enum Parsed<'a> {
+    /// A head that goes on beyond the buffer, and may.
+    Partial,
+    /// A whole head.
+    Complete {
+        /// What it asks for.
+        request: Request<'a>,
+        /// Bytes that the head takes up.
+        len: usize,
+    },
+    /// Something that is answered with this and ends the connection.
+    Rejected(Status),
+}
+
+/// A request as far as this server is interested.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Request<'a> {
+    /// The method's name.
+    pub method: &'a str,
+    /// The target as it was sent.
+    pub target: &'a str,
+    /// Whether it is HTTP/1.0.
+    pub is_old: bool,
+    /// Whether the peer wants the connection to stay open.
+    pub keep_alive: bool,
+    /// `Range`.
+    pub range: Option<&'a [u8]>,
+    /// What the answer depends on.
+    pub conditions: Conditions<'a>,
+    /// What follows the head.
+    pub body: Body,
+    /// Whether the peer waits for permission to send the body.
+    pub expects_continue: bool,
+}
+
+/// How the end of a request's body is found.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Body {
+    /// There is none.
+    None,
+    /// It has this many bytes.
+    Length(u64),
+    /// It comes in chunks.
+    Chunked,
+}
+
+/// Reads the head that `bytes` start with.
+#[must_use]
+pub fn parse(bytes: &[u8]) -> Parsed<'_> {
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut head = httparse::Request::new(&mut []);
+    let window = &bytes[..bytes.len().min(MAX_HEAD)];
+    match head.parse_with_uninit_headers(window, &mut fields) {
+        Ok(httparse::Status::Complete(len)) => match interpret(&head) {
+            Ok(request) => Parsed::Complete { request, len },
+            Err(status) => Parsed::Rejected(status),
+        },
+        Ok(httparse::Status::Partial) if bytes.len() < MAX_HEAD => Parsed::Partial,
+        // The part that did not end says what was too long.
+        Ok(httparse::Status::Partial) if head.version.is_none() => {
+            Parsed::Rejected(Status::URI_TOO_LONG)
+        }
+        Ok(httparse::Status::Partial) | Err(Error::TooManyHeaders) => {
+            Parsed::Rejected(Status::HEADER_FIELDS_TOO_LARGE)
+        }
+        Err(Error::Version) => Parsed::Rejected(version_status(bytes)),
+        Err(_) => Parsed::Rejected(Status::BAD_REQUEST),
+    }
+}
+
+/// A line that ends in a version, though not one of ours, differs from noise.
+fn version_status(bytes: &[u8]) -> Status {
+    let mut lines = bytes.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
+    let line = lines.find(|line| !line.is_empty()).unwrap_or_default();
+    let version = line.rsplit(|&byte| byte == b' ').next().unwrap_or_default();
+    match version {
+        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+            if major.is_ascii_digit() && minor.is_ascii_digit() =>
+        {
+            Status::VERSION_NOT_SUPPORTED
+        }
+        _ => Status::BAD_REQUEST,
+    }
+}
+
+fn interpret<'a>(head: &httparse::Request<'_, 'a>) -> Result<Request<'a>, Status> {
+    let (Some(method), Some(target), Some(version)) = (head.method, head.path, head.version) else {
+        return Err(Status::BAD_REQUEST);
+    };
+    if target.len() > MAX_TARGET {
+        return Err(Status::URI_TOO_LONG);
+    }
+    let is_old = version == 0;
+    let mut request = Request {
+        method,
+        target,
+        is_old,
+        keep_alive: !is_old,
+        range: None,
+        conditions: Conditions::default(),
+        body: Body::None,
+        expects_continue: false,
+    };
+    let (mut hosts, mut closes, mut length, mut chunked) = (0, false, None, false);
+    for field in head.headers.iter() {
+        let (name, value) = (field.name, field.value);
+        let is = |known: &str| name.eq_ignore_ascii_case(known);
+        // Lengths first: a head has many fields, few of which matter here.
+        match name.len() {
+            4 if is("host") => hosts += 1,
+            5 if is("range") => request.range = Some(value),
+            6 if is("expect") => {
+                if !value.eq_ignore_ascii_case(b"100-continue") {
+                    return Err(Status::EXPECTATION_FAILED);
+                }
+                request.expects_continue = true;
+            }
+            8 if is("if-range") => request.conditions.if_range = Some(value),
+            10 if is("connection") => {
+                closes |= has_token(value, "close");
+                request.keep_alive |= has_token(value, "keep-alive");
+            }
+            13 if is("if-none-match") => request.conditions.if_none_match = Some(value),
+            14 if is("content-length") => {
+                let this = content_length(value)?;
+                if length.is_some_and(|other| other != this) {
+                    return Err(Status::BAD_REQUEST);
+                }
+                length = Some(this);
+            }
+            17 if is("if-modified-since") => request.conditions.if_modified_since = Some(value),
+            17 if is("transfer-encoding") => {
+                if chunked || is_old {
+                    return Err(Status::BAD_REQUEST);
+                }
+                if !value.eq_ignore_ascii_case(b"chunked") {
+                    return Err(Status::NOT_IMPLEMENTED);
+                }
+                chunked = true;
+            }
+            _ => {}
+        }
+    }
+    request.keep_alive &= !closes;
+    request.body = match (length, chunked) {
+        // Two ends: which of them a proxy on the way believed is anyone's guess.
+        (Some(_), true) => return Err(Status::BAD_REQUEST),
+        (None, true) => Body::Chunked,
+        (None | Some(0), false) => Body::None,
+        (Some(length), false) => Body::Length(length),
+    };
+    if hosts > 1 || (hosts == 0 && !is_old) {
+        return Err(Status::BAD_REQUEST);
+    }
+    Ok(request)
+}
+
+fn content_length(value: &[u8]) -> Result<u64, Status> {
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return Err(Status::BAD_REQUEST);
+    }
+    let digits = std::str::from_utf8(value).map_err(|_| Status::BAD_REQUEST)?;
+    digits.parse().map_err(|_| Status::CONTENT_TOO_LARGE)
+}
+
+fn has_token(list: &[u8], token: &str) -> bool {
+    list.split(|&byte| byte == b',')
+        .any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn request(head: &str) -> Request<'_> {
+        match parse(head.as_bytes()) {
+            Parsed::Complete { request, len } => {
+                assert_eq!(len, head.len());
+                request
+            }
+            other => panic!("{head:?}: {other:?}"),
+        }
+    }
+
+    fn rejected(head: &str) -> u16 {
+        match parse(head.as_bytes()) {
+            Parsed::Rejected(status) => status.code(),
+            other => panic!("{head:?}: {other:?}"),
+        }
+    }
+
+    fn with(fields: &str) -> String {
+        format!("GET /a HTTP/1.1\r\nHost: h\r\n{fields}\r\n")
+    }
+
+    #[test]
+    fn what_matters_is_read() {
+        let head = with("RANGE: bytes=0-1\r\nif-none-match: \"x\"\r\nIf-Range: \"y\"\r\n");
+        let request = request(&head);
+        assert_eq!((request.method, request.target, request.is_old), ("GET", "/a", false));
+        assert_eq!(request.range, Some(&b"bytes=0-1"[..]));
+        assert_eq!(request.conditions.if_none_match, Some(&b"\"x\""[..]));
+        assert_eq!(request.conditions.if_range, Some(&b"\"y\""[..]));
+        assert_eq!(request.body, Body::None);
+    }
+
+    #[test]
+    fn connections_persist_as_the_version_has_it() {
+        assert!(request(&with("")).keep_alive);
+        assert!(!request(&with("Connection: upgrade, Close\r\n")).keep_alive);
+        assert!(!request("GET / HTTP/1.0\r\n\r\n").keep_alive);
+        assert!(request("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n").keep_alive);
+    }
+
+    #[test]
+    fn bodies_have_one_end() {
+        assert_eq!(request(&with("Content-Length: 5\r\n")).body, Body::Length(5));
+        assert_eq!(request(&with("Content-Length: 0\r\n")).body, Body::None);
+        assert_eq!(request(&with("Transfer-Encoding: Chunked\r\n")).body, Body::Chunked);
+        for (fields, status) in [
+            ("Content-Length: 5\r\nContent-Length: 6\r\n", 400),
+            ("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", 400),
+            ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", 400),
+            ("Transfer-Encoding: gzip, chunked\r\n", 501),
+            ("Content-Length: -1\r\n", 400),
+            ("Content-Length: 1e3\r\n", 400),
+            ("Content-Length: +1\r\n", 400),
+            ("Content-Length:\r\n", 400),
+            ("Content-Length: 99999999999999999999999\r\n", 413),
+            ("Expect: teapot\r\n", 417),
+        ] {
+            assert_eq!(rejected(&with(fields)), status, "{fields}");
+        }
+    }
+
+    #[test]
+    fn malformed_heads_are_rejected() {
+        for (head, status) in [
+            ("GET / HTTP/1.1\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+            ("GET /\r\n\r\n", 400),
+            ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
+            ("GET / HTTP/1.1 \r\nHost: a\r\n\r\n", 400),
+            ("GET / HTTX/1.1\r\nHost: a\r\n\r\n", 400),
+            ("\x16\x03\x01\x02", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nbad header\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n", 400),
+        ] {
+            assert_eq!(rejected(head), status, "{head:?}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_bounded() {
+        assert_eq!(
+            rejected(&format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "a".repeat(9000))),
+            414
+        );
+        assert_eq!(rejected(&format!("GET /{}", "a".repeat(MAX_HEAD))), 414);
+        assert_eq!(rejected(&with(&format!("A: {}\r\n", "a".repeat(MAX_HEAD)))), 431);
+        assert_eq!(rejected(&with(&"A: b\r\n".repeat(MAX_FIELDS))), 431);
+        let almost = "x".repeat(MAX_HEAD - 60);
+        request(&with(&format!("A: {almost}\r\n")));
+    }
+
+    #[test]
+    fn a_head_in_pieces_is_partial_until_its_end() {
+        let head = with("A: b\r\n");
+        for end in 0..head.len() {
+            assert_eq!(parse(&head.as_bytes()[..end]), Parsed::Partial, "{end}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_makes_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            let _ = parse(&bytes);
+        }
+
+        #[test]
+        fn nor_does_anything_like_a_request(
+            tail in "[ -~\r\n]{0,80}",
+            name in "(Host|Range|Content-Length|Transfer-Encoding|Connection|Expect)",
+            value in "[ -~]{0,30}",
+        ) {
+            let _ = parse(format!("GET / HTTP/1.1\r\n{name}: {value}\r\n{tail}").as_bytes());
+        }
+    }
+}
