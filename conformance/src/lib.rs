@@ -1,1 +1,45 @@
-//! placeholder
+//! The contract of [`lastbyte`], C1 to C15, as named cases that any backend can
+//! be proved with.
+//!
+//! A case gets a backend as a trait object and real TCP peers: ones that read,
+//! stall, reset, half-close, flood, read a byte at a time, or sit behind a slow
+//! and lossy link. It passes, fails, or finds that a facility is lacking here,
+//! and then shows that the substitute behaves as promised: nothing is skipped
+//! in silence.
+//!
+//! ```no_run
+//! use lastbyte_conformance::{Subject, cases, run_case};
+//! use std::time::Duration;
+//! # fn mine() -> std::sync::Arc<dyn lastbyte::Backend> { unimplemented!() }
+//! let subject = Subject::new(mine());
+//! for case in cases() {
+//!     let outcome = run_case(&case, &subject, Duration::from_secs(60));
+//!     println!("{} {}", case.name(), outcome.verdict);
+//! }
+//! ```
+
+#![deny(unsafe_code)]
+
+mod canary;
+mod case;
+mod cases;
+mod dial;
+mod failure;
+mod link;
+mod material;
+mod pattern;
+mod peers;
+mod record;
+mod rig;
+mod run;
+mod subject;
+mod sys;
+mod wire;
+mod witness;
+
+pub use case::{Case, Lack, Proof, Verdict};
+pub use cases::cases;
+pub use failure::Failure;
+pub use run::{Outcome, run_all, run_case};
+pub use subject::{OpenFailure, Opener, Subject};
+pub use sys::process::{ProcessRestriction, restrict_process};

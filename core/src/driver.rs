@@ -215,7 +215,7 @@ impl Default for DriverConfig {
             max_connections: 65_536,
             max_memory: 1 << 30,
             receive_buffer: 16 << 10,
-            events_per_turn: 256,
+            events_per_turn: 32,
             write_burst: 1 << 20,
             accept_burst: 64,
             zero_copy_threshold: 32 << 10,

@@ -4,8 +4,8 @@ use super::closing::Phase;
 use super::context::Context;
 use super::selector::Ready;
 use lastbyte::{
-    ConnectionId, FailReason, Ledger, Payload, RefuseReason, Refused, StageSupport, Time,
-    TransferId, Watch,
+    ConnectionId, FailReason, Ledger, Payload, RefuseReason, Refused, StageEvidence, StageSupport,
+    Time, TransferId, Watch,
 };
 use std::io;
 use std::net::{IpAddr, TcpStream};
@@ -62,6 +62,10 @@ pub(super) struct Connection {
 
     pub(super) rtt: Duration,
     last_look: Time,
+    /// When the socket last took something.
+    pub(super) last_write: Time,
+    /// When the error queue was last read.
+    pub(super) last_notice: Time,
     look_pause: Duration,
     /// How far the peer had acknowledged, and since when it is no further.
     progress: (u64, Time),
@@ -107,6 +111,8 @@ impl Connection {
             acked_base: 0,
             rtt: Duration::ZERO,
             last_look: Time::default(),
+            last_write: Time::default(),
+            last_notice: Time::default(),
             look_pause: Duration::ZERO,
             progress: (0, Time::default()),
             armed: None,
@@ -149,7 +155,10 @@ impl Connection {
                 return;
             }
         }
-        self.go_on(cx);
+        // One go a turn: if it waits for one, that one comes.
+        if !self.in_again {
+            self.go_on(cx);
+        }
     }
 
     /// Ends the connection if the socket has an error, and says whether it had.
@@ -254,9 +263,15 @@ impl Connection {
         if self.ledger.is_empty() || matches!(self.phase, Phase::Dying { .. } | Phase::Gone) {
             return None;
         }
-        let acked = self.ledger.acked_to().get();
-        if acked != self.progress.0 {
-            self.progress = (acked, self.last_look.max(self.progress.1));
+        // Where nothing tells of acknowledgement, room in the send buffer does.
+        let unavailable = self.stages.acked == StageEvidence::Unavailable;
+        let (gone_to, learnt_at) = if unavailable {
+            (self.ledger.accepted_to(), self.last_write)
+        } else {
+            (self.ledger.acked_to(), self.last_look.max(self.last_notice))
+        };
+        if gone_to.get() != self.progress.0 {
+            self.progress = (gone_to.get(), learnt_at.max(self.progress.1));
         }
         Some(self.progress.1.after(timeout))
     }

@@ -118,15 +118,15 @@ impl<S: Selector, K: CompletionSink> ReadinessDriver<S, K> {
             self.with_token(
                 event.token,
                 |connection, cx| connection.ready(event, cx),
-                Listener::accept,
+                Listener::ready,
             );
         }
         self.ready = ready;
     }
 
-    /// Everybody who had more to do gets one go.
-    fn handle_again(&mut self) {
-        for _ in 0..self.cx.again.len() {
+    /// The first `waiting`, who had more to do before this turn, get one go.
+    fn handle_again(&mut self, waiting: usize) {
+        for _ in 0..waiting {
             let Some(token) = self.cx.again.pop_front() else { return };
             self.with_token(
                 token,
@@ -297,8 +297,9 @@ impl<S: Selector, K: CompletionSink> Driver for ReadinessDriver<S, K> {
         self.selector
             .wait(self.wait(wait), &mut self.ready)
             .map_err(|error| DriverError::new("waiting for readiness", &error))?;
+        let waiting = self.cx.again.len();
         self.handle_ready();
-        self.handle_again();
+        self.handle_again(waiting);
         self.handle_alarms();
         Ok(Turn { delivered: self.deliver(), more: !self.cx.again.is_empty() })
     }

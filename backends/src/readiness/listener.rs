@@ -37,6 +37,14 @@ impl Listener {
         }
     }
 
+    /// There is something to accept.
+    pub(super) fn ready(&mut self, cx: &mut Context) {
+        // One go a turn: if it waits for one, that one comes.
+        if !self.in_again {
+            self.accept(cx);
+        }
+    }
+
     /// Accepts until there is nothing to accept, or it is others' turn.
     pub(super) fn accept(&mut self, cx: &mut Context) {
         if self.is_resting() {

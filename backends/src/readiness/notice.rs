@@ -26,6 +26,7 @@ impl Connection {
             // An error here is the socket's, which says it again when asked.
             let Ok(Some(entry)) = error_queue::read(self.stream.as_fd()) else { return n > 0 };
             let now = cx.now();
+            self.last_notice = now.monotonic;
             match entry {
                 Entry::Stamp(stamp) => self.ledger.stamped(stamp, &clock, now, &mut cx.outbox),
                 Entry::ZeroCopyDone { first, last, copied } => {

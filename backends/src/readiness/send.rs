@@ -46,6 +46,7 @@ impl Connection {
                         now = cx.now();
                     }
                     self.ledger.accepted(bytes, call, now, &mut cx.outbox);
+                    self.last_write = now.monotonic;
                     budget = budget.saturating_sub(bytes);
                 }
                 Wrote::Full => self.writable = false,

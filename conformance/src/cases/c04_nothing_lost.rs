@@ -1,0 +1,160 @@
+//! C4: what the peer acknowledged is told, even if the kernel's notice is lost.
+
+use super::{acks_shown, close_and_compare};
+use crate::failure::{Failure, ensure};
+use crate::peers::{Flooding, Puppet, reader, reset};
+use crate::rig::Rig;
+use crate::wire::Wire;
+use crate::witness::Witness;
+use crate::{Case, Proof, Subject};
+use lastbyte::{AttachOptions, StageEvidence, Watch};
+use std::time::Duration;
+
+pub(super) fn cases() -> Vec<Case> {
+    vec![
+        Case::new(
+            "C04-acked-though-unread-input-fills-the-socket",
+            "stamps that vanish because nobody reads the peer's flood are made up for",
+            unread_input,
+        ),
+        Case::new(
+            "C04-acked-after-a-burst-without-a-turn",
+            "more stamps than an error queue holds, and every transfer is told",
+            burst,
+        ),
+        Case::new(
+            "C04-acked-though-the-peer-reset-afterwards",
+            "what was acknowledged before a reset is Acked, not Failed",
+            reset_afterwards,
+        ),
+        Case::new(
+            "C04-failed-says-how-much-was-acked",
+            "a transfer cut off in the middle says exactly what the peer's TCP took",
+            acked_bytes,
+        ),
+    ]
+}
+
+fn unread_input(subject: &Subject) -> Result<Proof, Failure> {
+    const TRANSFERS: usize = 40;
+    let mut rig = Rig::new(subject)?;
+    let wire = Wire { own_window: Some(4096), ..Wire::default() };
+    let (connection, peer) = rig.connect(subject, wire)?;
+    let flood = Flooding::start(peer)?;
+    let mut before = 0;
+    let mut still = 0;
+    rig.until_outside("the flood to fill every buffer", |_| {
+        still = if flood.written() == before { still + 1 } else { 0 };
+        before = flood.written();
+        before > 0 && still > 20
+    })?;
+    for _ in 0..TRANSFERS {
+        rig.send(connection, 2000, Watch::ACKED)?;
+    }
+    rig.settle()?;
+    let recovered = rig.driver().counters().stamps_recovered;
+    let bracketed = rig
+        .record
+        .transfers()
+        .filter_map(|told| told.acked)
+        .filter(|acked| !matches!(acked.evidence, lastbyte::Evidence::Kernel));
+    let bracketed = bracketed.count();
+    let support = rig.record.line(connection).support.acked;
+    if support == StageEvidence::Kernel {
+        ensure!(
+            recovered as usize <= bracketed,
+            "{recovered} stamps were made up for, but only {bracketed} completions say so"
+        );
+    }
+    // Closing has to get rid of the flood, too.
+    flood.stop();
+    rig.driver().close(connection, crate::rig::PATIENCE)?;
+    rig.until("the connection to close", |record| record.is_closed(connection))?;
+    rig.until_outside("the peer to finish", |_| flood.is_done())?;
+    let len = rig.position(connection);
+    flood.join()?.expect(len, crate::peers::End::Finished)?;
+    match acks_shown(&rig, connection) {
+        Proof::Full { .. } => Ok(Proof::noting(format!(
+            "{bracketed} of {TRANSFERS} by looking, {recovered} lost stamps"
+        ))),
+        proof => Ok(proof),
+    }
+}
+
+fn burst(subject: &Subject) -> Result<Proof, Failure> {
+    let mut rig = Rig::new(subject)?;
+    let (connection, peer) = rig.connect(subject, Wire::default())?;
+    let peer = reader(peer)?;
+    for _ in 0..1000 {
+        rig.send(connection, 150, Watch::ACKED)?;
+    }
+    // The peer acknowledges all of it while nobody looks at the error queue.
+    std::thread::sleep(Duration::from_millis(60));
+    rig.settle()?;
+    let recovered = rig.driver().counters().stamps_recovered;
+    close_and_compare(&mut rig, connection, peer)?;
+    match acks_shown(&rig, connection) {
+        Proof::Full { .. } => Ok(Proof::noting(format!("{recovered} lost stamps made up for"))),
+        proof => Ok(proof),
+    }
+}
+
+fn reset_afterwards(subject: &Subject) -> Result<Proof, Failure> {
+    let mut rig = Rig::eager(subject)?;
+    let pair = Wire::default().pair(subject)?;
+    let witness = Witness::new(&pair.own);
+    let connection = rig.attach(pair.own, &AttachOptions::default())?;
+    let mut puppet = Puppet::new(pair.peer)?;
+    for _ in 0..3 {
+        rig.send(connection, 10_000, Watch::ALL)?;
+    }
+    let mut waited = Duration::ZERO;
+    while puppet.seen.stream.received() < 30_000
+        || witness.as_ref().is_ok_and(|witness| witness.acked().is_ok_and(|acked| acked < 30_000))
+    {
+        puppet.read(30_000)?;
+        ensure!(waited < crate::rig::PATIENCE, "30 kB do not cross the loopback device");
+        std::thread::sleep(Duration::from_millis(1));
+        waited += Duration::from_millis(1);
+    }
+    drop(witness);
+    reset(puppet.into_socket())?;
+    rig.until("the connection to close", |record| record.is_closed(connection))?;
+    rig.settle()?;
+    if rig.record.line(connection).support.acked != StageEvidence::Unavailable {
+        let failed = rig.record.transfers().find_map(|told| told.failed.as_ref());
+        ensure!(failed.is_none(), "acknowledged, then told as failed: {failed:?}");
+    }
+    Ok(acks_shown(&rig, connection))
+}
+
+fn acked_bytes(subject: &Subject) -> Result<Proof, Failure> {
+    let mut rig = Rig::new(subject)?;
+    let (connection, peer) = rig.connect(subject, Wire::narrow_sender())?;
+    let mut puppet = Puppet::new(peer)?;
+    let transfer = rig.send(connection, 4 << 20, Watch::ALL)?;
+    while puppet.seen.stream.received() < 200_000 {
+        puppet.read(10_000)?;
+        rig.turn(Duration::from_millis(1))?;
+    }
+    // Let everything under way arrive.
+    let mut held = 0;
+    while puppet.held()? != held {
+        held = puppet.held()?;
+        rig.linger(Duration::from_millis(60))?;
+    }
+    reset(puppet.into_socket())?;
+    rig.until("the connection to close", |record| record.is_closed(connection))?;
+    let Some(failure) = rig.record.told(connection, transfer).failed.clone() else {
+        return Err(Failure::new("cut off, but not failed"));
+    };
+    let proof = acks_shown(&rig, connection);
+    if let Proof::Full { .. } = proof {
+        let acked = failure.acked_bytes;
+        ensure!(acked <= held, "{acked} bytes acked, but the peer's kernel had {held}");
+        if subject.lacks(lastbyte::Facility::TcpInfo).is_none() {
+            ensure!(acked == held, "{acked} bytes acked, but the peer's kernel took {held}");
+        }
+    }
+    Ok(proof)
+}

@@ -1,0 +1,10 @@
+//! The system calls that the suite makes beside the backend under test: one
+//! kernel facility a file. Nothing outside of here is `unsafe`.
+#![allow(unsafe_code, reason = "system calls; each file wraps one kernel facility")]
+
+pub(crate) mod limits;
+pub(crate) mod poll;
+pub(crate) mod private_files;
+pub(crate) mod process;
+pub(crate) mod tcp;
+pub(crate) mod tun;

@@ -1,0 +1,75 @@
+//! Every case on every backend, and on the epoll backend with facilities
+//! switched off.
+
+#![forbid(unsafe_code)]
+
+use lastbyte::{BackendKind, Choice};
+use lastbyte_conformance::{Subject, Verdict, cases, run_case};
+use libtest_mimic::{Arguments, Failed, Trial};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Only a hang takes that long.
+const LIMIT: Duration = Duration::from_secs(120);
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let remarks = Arc::new(Mutex::new(Vec::new()));
+    let mut trials = Vec::new();
+    for (kind, disabled) in [
+        (BackendKind::Epoll, ""),
+        (BackendKind::Fallback, ""),
+        (BackendKind::Epoll, "timestamps"),
+        (BackendKind::Epoll, "zerocopy,sendfile"),
+        (BackendKind::Epoll, "tcp-info"),
+    ] {
+        let without = if disabled.is_empty() { "" } else { ",no-" };
+        let name = format!("{kind}{without}{}", disabled.replace(',', ",no-"));
+        let opened = disabled
+            .parse()
+            .map_err(|error: lastbyte::UnknownFacility| error.to_string())
+            .and_then(|restrictions| {
+                Subject::built_in(Choice::Only(kind), &restrictions).map_err(|error| error.0)
+            });
+        match opened {
+            Ok(subject) => trials.extend(of(&name, &subject, &remarks)),
+            // A build for another Unix contains only the fallback.
+            Err(why) if !lastbyte_backends::BUILT.contains(&kind) => {
+                trials.push(
+                    Trial::test(format!("{name} ({why})"), || Ok(())).with_ignored_flag(true),
+                );
+            }
+            Err(why) => trials.push(Trial::test(name, || Err(Failed::from(why)))),
+        }
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    if let Ok(mut remarks) = remarks.lock() {
+        remarks.sort();
+        remarks.iter().for_each(|remark: &String| println!("{remark}"));
+    }
+    conclusion.exit();
+}
+
+fn of(name: &str, subject: &Subject, remarks: &Arc<Mutex<Vec<String>>>) -> Vec<Trial> {
+    cases()
+        .into_iter()
+        .map(|case| {
+            let subject = subject.clone();
+            let remarks = Arc::clone(remarks);
+            let trial = format!("{name}/{}", case.name());
+            Trial::test(trial.clone(), move || {
+                let outcome = run_case(&case, &subject, LIMIT);
+                match outcome.verdict {
+                    Verdict::Fail(message) => Err(Failed::from(message)),
+                    Verdict::Pass { .. } => Ok(()),
+                    verdict => {
+                        if let Ok(mut remarks) = remarks.lock() {
+                            remarks.push(format!("{trial}: {verdict}"));
+                        }
+                        Ok(())
+                    }
+                }
+            })
+        })
+        .collect()
+}
