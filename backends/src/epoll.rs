@@ -2,8 +2,8 @@
 //! sockets that this kernel has.
 
 use crate::facilities::Facilities;
-use crate::readiness::ReadinessDriver;
 use crate::readiness::mio_selector::MioSelector;
+use crate::readiness::{ReadinessDriver, share_of_turn};
 use lastbyte::{Backend, BackendKind, CompletionSink, Driver, DriverConfig, DriverError, Report};
 
 #[derive(Debug)]
@@ -21,7 +21,7 @@ impl Epoll {
         config: &DriverConfig,
         sink: K,
     ) -> Result<ReadinessDriver<MioSelector, K>, DriverError> {
-        let selector = MioSelector::new(config.events_per_turn)
+        let selector = MioSelector::new(share_of_turn(config))
             .map_err(|error| DriverError::new("making an epoll instance", &error))?;
         let facilities = Facilities::of(&self.report, BackendKind::Epoll);
         Ok(ReadinessDriver::new(selector, sink, config.clone(), facilities))

@@ -2,8 +2,8 @@
 //! the system has something to look at.
 
 use crate::facilities::Facilities;
-use crate::readiness::ReadinessDriver;
 use crate::readiness::poll_selector::PollSelector;
+use crate::readiness::{ReadinessDriver, share_of_turn};
 use lastbyte::{Backend, BackendKind, CompletionSink, Driver, DriverConfig, DriverError, Report};
 
 #[derive(Debug)]
@@ -21,7 +21,7 @@ impl Fallback {
         config: &DriverConfig,
         sink: K,
     ) -> Result<ReadinessDriver<PollSelector, K>, DriverError> {
-        let selector = PollSelector::new()
+        let selector = PollSelector::new(share_of_turn(config))
             .map_err(|error| DriverError::new("making a wake-up pipe", &error))?;
         let facilities = Facilities::of(&self.report, BackendKind::Fallback);
         Ok(ReadinessDriver::new(selector, sink, config.clone(), facilities))

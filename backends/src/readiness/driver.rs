@@ -297,7 +297,7 @@ impl<S: Selector, K: CompletionSink> Driver for ReadinessDriver<S, K> {
         self.selector
             .wait(self.wait(wait), &mut self.ready)
             .map_err(|error| DriverError::new("waiting for readiness", &error))?;
-        let waiting = self.cx.again.len();
+        let waiting = self.cx.again.len().min(share_of_turn(&self.cx.config));
         self.handle_ready();
         self.handle_again(waiting);
         self.handle_alarms();
@@ -351,6 +351,12 @@ impl<S: Selector, K: CompletionSink> fmt::Debug for ReadinessDriver<S, K> {
             .field("listeners", &self.listeners.len())
             .finish_non_exhaustive()
     }
+}
+
+/// How many sockets a turn handles for either cause: see
+/// [`DriverConfig::events_per_turn`].
+pub(crate) fn share_of_turn(config: &DriverConfig) -> usize {
+    (config.events_per_turn / 2).max(1)
 }
 
 /// Tokens of connections are even, of listeners odd.

@@ -20,4 +20,4 @@ mod send;
 mod shape;
 mod timers;
 
-pub(crate) use driver::ReadinessDriver;
+pub(crate) use driver::{ReadinessDriver, share_of_turn};

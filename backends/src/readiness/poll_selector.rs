@@ -20,6 +20,9 @@ pub(crate) struct PollSelector {
     tokens: Vec<usize>,
     /// The entry of each token.
     places: Vec<usize>,
+    /// Events that one wait yields at the most, and the entry to start with.
+    limit: usize,
+    next: usize,
     woken: UnixStream,
     waker: Arc<PipeWaker>,
 }
@@ -31,7 +34,7 @@ impl std::fmt::Debug for Polled {
 }
 
 impl PollSelector {
-    pub(crate) fn new() -> io::Result<Self> {
+    pub(crate) fn new(limit: usize) -> io::Result<Self> {
         let (woken, waker) = UnixStream::pair()?;
         woken.set_nonblocking(true)?;
         waker.set_nonblocking(true)?;
@@ -41,6 +44,8 @@ impl PollSelector {
             set: vec![wake_up],
             tokens: vec![NOWHERE],
             places: Vec::new(),
+            limit,
+            next: 0,
             woken,
             waker: Arc::new(PipeWaker(waker)),
         })
@@ -84,17 +89,26 @@ impl Selector for PollSelector {
             self.clear_wake_up();
             left -= 1;
         }
-        let entries = self.set.iter_mut().zip(&self.tokens).skip(1);
-        for (polled, &token) in entries.filter(|(polled, _)| polled.is_ready()).take(left) {
+        // What is left out now is still ready next time, and then comes first.
+        let (count, first) = (self.set.len(), self.next);
+        for place in (0..count).map(|n| (first + n) % count).filter(|&place| place > 0) {
+            if left == 0 || ready.len() == self.limit {
+                self.next = place;
+                break;
+            }
+            let polled = &mut self.set[place];
+            if !polled.is_ready() {
+                continue;
+            }
+            left -= 1;
             ready.push(Ready {
-                token,
+                token: self.tokens[place],
                 readable: polled.input(),
                 writable: polled.output(),
                 error: polled.error(),
                 read_closed: polled.hangup(),
             });
-            // A hang-up lasts, cannot be masked, and is told once: nothing new
-            // can happen to the socket after it.
+            // A hang-up lasts, cannot be masked, and is told once.
             if polled.hangup() {
                 polled.mute();
             }
