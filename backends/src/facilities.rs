@@ -19,7 +19,9 @@ impl Facilities {
         let linux = |facility| kind != BackendKind::Fallback && report.has(facility);
         let can_look = report.has(Facility::TcpInfo) || report.has(Facility::OutQueue);
         Self {
-            timestamps: linux(Facility::Timestamps),
+            // The kernel drops stamps without a word, and only a look makes up
+            // for that.
+            timestamps: linux(Facility::Timestamps) && can_look,
             timestamp_id_tcp: linux(Facility::TimestampIdTcp),
             tcp_info: report.has(Facility::TcpInfo),
             out_queue: report.has(Facility::OutQueue),

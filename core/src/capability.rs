@@ -71,8 +71,8 @@ impl Facility {
             Self::ZeroCopy => "payloads are copied into the socket",
             Self::Timestamps => "acked times are bracketed by looks at TCP_INFO instead of exact",
             Self::TimestampIdTcp => "the stamps' base is taken from the out-queue when attaching",
-            Self::TcpInfo => "lost stamps are recovered from the out-queue instead",
-            Self::OutQueue => "transmitted and written offsets cannot be cross-checked",
+            Self::TcpInfo => "looks go to the out-queue instead, which knows less",
+            Self::OutQueue => "looks go to TCP_INFO alone; without either, acked is unavailable",
             Self::SealedMemory => "generated bodies are copied from ordinary memory",
             Self::KernelTls => "TLS records are sealed in user space",
         }
