@@ -218,7 +218,7 @@ impl Default for DriverConfig {
             max_memory: 1 << 30,
             receive_buffer: 16 << 10,
             events_per_turn: 64,
-            write_burst: 1 << 20,
+            write_burst: 2 << 20,
             accept_burst: 64,
             zero_copy_threshold: 32 << 10,
         }

@@ -24,6 +24,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// brackets within 5 ms.
 const POLL_PAUSE: Duration = Duration::from_micros(3_500);
 
+/// A call can be cut short by something else than a full send buffer, a signal
+/// for one, and then no room is ever signalled. So it is tried again after this,
+/// which a connection that is really stalled hardly notices.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// Where acknowledgements are learnt by looking, every so many unfinished
 /// transfers are worth a look of their own: a fast exchange would pile up
 /// transfers for as long as the pause between looks.
@@ -62,6 +67,8 @@ pub(super) struct Connection {
 
     pub(super) rtt: Duration,
     last_look: Time,
+    /// When something was last written, with or without success.
+    pub(super) last_attempt: Time,
     /// When the socket last took something.
     pub(super) last_write: Time,
     /// When the error queue was last read.
@@ -111,6 +118,7 @@ impl Connection {
             acked_base: 0,
             rtt: Duration::ZERO,
             last_look: Time::default(),
+            last_attempt: Time::default(),
             last_write: Time::default(),
             last_notice: Time::default(),
             look_pause: Duration::ZERO,
@@ -209,13 +217,17 @@ impl Connection {
             }
         }
         self.enforce_deadline(now, cx);
+        if self.retry_due().is_some_and(|due| due <= now) {
+            self.writable = true;
+            self.flush(now, cx);
+        }
         self.progress_phase(cx);
         self.arm(cx);
     }
 
     /// Sees to it that an alarm goes off when something is due.
     pub(super) fn arm(&mut self, cx: &mut Context) {
-        let due = [self.look_due(), self.stall_due(), self.phase.deadline()];
+        let due = [self.look_due(), self.stall_due(), self.retry_due(), self.phase.deadline()];
         let Some(due) = due.into_iter().flatten().min() else { return };
         if self.armed.is_none_or(|armed| due < armed) {
             self.armed = Some(due);
@@ -256,6 +268,13 @@ impl Connection {
             patience
         };
         Some(since.after(patience).max(self.last_look.after(pause)))
+    }
+
+    /// When to write though no room was signalled.
+    fn retry_due(&self) -> Option<Time> {
+        let writes = matches!(self.phase, Phase::Open | Phase::Draining { .. });
+        let waits = writes && !self.writable && !self.ledger.is_all_accepted();
+        waits.then(|| self.last_attempt.after(RETRY))
     }
 
     fn stall_due(&mut self) -> Option<Time> {

@@ -6,7 +6,7 @@ use super::shape::{self, FileRest, Rest, Step};
 use crate::sys::message::{self, Options};
 use crate::sys::timestamping::Wanted;
 use crate::sys::{pread, sendfile, zero_copy};
-use lastbyte::{Call, FailReason, FileRange, Method, Moment, Part, Time, Unsent};
+use lastbyte::{Call, FailReason, FileRange, FileSource, Method, Moment, Part, Time, Unsent};
 use smallvec::SmallVec;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, TcpStream};
@@ -37,6 +37,7 @@ impl Connection {
         let mut budget = cx.config.write_burst;
         while self.writable {
             let Some(wrote) = self.write_some(budget, cx) else { return };
+            self.last_attempt = now.monotonic;
             match wrote {
                 Wrote::Some { bytes, method, stamped, full } => {
                     self.writable = !full;
@@ -169,10 +170,11 @@ impl Writer<'_> {
         let source = range.source();
         match sendfile::sendfile(self.stream.as_fd(), source.as_fd(), offset, len) {
             Ok(0) => Wrote::Failed(FailReason::FileTruncated { missing: left }),
-            // Less than asked means a full send buffer, or a file that has
-            // become shorter; one that cannot leaves no doubt.
             Ok(bytes) => {
-                let full = bytes < len && source.memory().is_some();
+                // Less than asked means a full send buffer, or a file that has
+                // become shorter. Asking the file spares a call that would most
+                // likely be refused, or else break a tiny piece off.
+                let full = bytes < len && file_reaches(source, offset + len);
                 Wrote::Some { bytes, method: Method::Sendfile, stamped: false, full }
             }
             Err(error) => failed("sendfile", &error),
@@ -229,6 +231,11 @@ impl Writer<'_> {
 
 fn wanted(unsent: &Unsent<'_>) -> Wanted {
     Wanted { acked: unsent.wants_stamp, transmitted: unsent.wants_transmit_stamp }
+}
+
+/// Whether a file still has its bytes up to `end`.
+fn file_reaches(file: &dyn FileSource, end: u64) -> bool {
+    file.memory().is_some() || sendfile::file_len(file.as_fd()).is_ok_and(|len| len >= end)
 }
 
 fn bytes_in(slices: &[&[u8]], tail: &[u8]) -> u64 {

@@ -28,9 +28,6 @@ const LARGE: u64 = 512 << 10;
 /// What is copied at the end of a file, and of split memory.
 const TAIL: u64 = 4 << 10;
 
-/// The same for large files.
-const LARGE_TAIL: u64 = 64 << 10;
-
 /// What is left of a transfer, as far as it matters here.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rest {
@@ -82,12 +79,8 @@ pub(super) fn next(rest: Rest, sendfile: bool) -> Step {
     if !sendfile {
         return Step::Read { len: file.len };
     }
-    let tail = match file.whole < LARGE {
-        _ if more => 0,
-        true => TAIL,
-        false if stamp => LARGE_TAIL,
-        false => 0,
-    };
+    let ends_small = stamp || file.whole < LARGE;
+    let tail = if ends_small && !more { TAIL } else { 0 };
     if file.len > tail {
         Step::Sendfile { len: file.len - tail }
     } else {

@@ -122,6 +122,10 @@ pub(crate) mod sendfile {
     use std::io;
     use std::os::fd::BorrowedFd;
 
+    pub(crate) fn file_len(_: BorrowedFd<'_>) -> io::Result<u64> {
+        Err(super::unsupported())
+    }
+
     pub(crate) fn sendfile(
         _: BorrowedFd<'_>,
         _: BorrowedFd<'_>,

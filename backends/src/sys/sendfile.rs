@@ -7,6 +7,15 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 /// (`fs/read_write.c`, `MAX_RW_COUNT`, less a page).
 const LONGEST: u64 = 0x7fff_f000;
 
+/// How long the file is now.
+pub(crate) fn file_len(file: BorrowedFd<'_>) -> io::Result<u64> {
+    // SAFETY: all-zero bytes are a valid `stat64`: it is integers only.
+    let mut stat: libc::stat64 = unsafe { std::mem::zeroed() };
+    // SAFETY: `stat` is valid for writes of a `stat64`.
+    super::check(unsafe { libc::fstat64(file.as_raw_fd(), &raw mut stat) })?;
+    Ok(u64::try_from(stat.st_size).unwrap_or(0))
+}
+
 /// Moves up to `len` bytes of `file` from `offset` into `socket`. 0 means that
 /// the file has none there.
 pub(crate) fn sendfile(
