@@ -155,7 +155,10 @@ impl ClockMap {
         Some(Moment {
             monotonic: at.clamp(not_before, not_after.max(not_before)),
             wall: stamp,
-            error: Duration::from_nanos(self.error),
+            // The clocks may have drifted apart between the stamp and the sample.
+            error: Duration::from_nanos(
+                self.error + self.sampled.0.saturating_sub(at.0) / 1_000_000 * SLEW_PPM,
+            ),
         })
     }
 }

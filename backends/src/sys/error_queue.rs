@@ -27,13 +27,16 @@ pub(crate) enum Entry {
 /// `sock_extended_err` with an IPv6 address (44), their headers, and spare.
 const CONTROL: usize = 256;
 
+/// Aligned as control messages are.
+#[repr(C, align(8))]
+struct Control([u8; CONTROL]);
+
 /// Takes the oldest entry, or `None` if there is none. Never blocks.
 pub(crate) fn read(fd: BorrowedFd<'_>) -> io::Result<Option<Entry>> {
-    // Aligned as control messages are.
-    let mut control = [0_u64; CONTROL / 8];
+    let mut control = Control([0; CONTROL]);
     // SAFETY: all-zero bytes are a valid `msghdr`: null pointers and integers.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_control = (&raw mut control).cast();
     message.msg_controllen = CONTROL as _;
     // SAFETY: `control` is valid for writes of `CONTROL` bytes; there is no
     // other buffer, for `OPT_TSONLY` and zero-copy entries carry no payload and
@@ -48,8 +51,7 @@ pub(crate) fn read(fd: BorrowedFd<'_>) -> io::Result<Option<Entry>> {
     }
     #[allow(clippy::unnecessary_cast, reason = "the field's type differs among C libraries")]
     let len = (message.msg_controllen as usize).min(CONTROL);
-    let words = control.map(u64::to_ne_bytes);
-    Ok(Some(decode(&words.as_flattened()[..len])))
+    Ok(Some(decode(&control.0[..len])))
 }
 
 /// Reads an entry out of its control messages, whatever they are.
