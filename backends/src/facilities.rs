@@ -25,18 +25,25 @@ impl Facilities {
             timestamp_id_tcp: linux(Facility::TimestampIdTcp),
             tcp_info: report.has(Facility::TcpInfo),
             out_queue: report.has(Facility::OutQueue),
-            zero_copy: linux(Facility::ZeroCopy),
+            // The end of a connection is held up for memory, and only a look
+            // tells when it is otherwise done.
+            zero_copy: linux(Facility::ZeroCopy) && can_look,
             // The kernel keeps pages of the file until they are acknowledged, and
             // only a look tells when that was where no stamp was asked for.
             sendfile: linux(Facility::Sendfile) && can_look,
         }
     }
 
+    /// Whether the socket's own account can be read.
+    pub(crate) fn can_look(&self) -> bool {
+        self.tcp_info || self.out_queue
+    }
+
     /// What stages rest on, on a socket with or without stamps.
     pub(crate) fn stages(&self, stamps: bool) -> StageSupport {
         let evidence = if stamps {
             StageEvidence::Kernel
-        } else if self.tcp_info || self.out_queue {
+        } else if self.can_look() {
             StageEvidence::Bracketed
         } else {
             StageEvidence::Unavailable

@@ -62,20 +62,24 @@ impl fmt::Display for TransferId {
     }
 }
 
-/// One listening socket of one driver.
+/// One listening socket of one driver. As with connections, the generation
+/// keeps an old identifier from reaching a newer listener.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct ListenerId(u32);
+pub struct ListenerId {
+    slot: u32,
+    generation: u32,
+}
 
 impl ListenerId {
-    /// Names the listener in `slot`.
+    /// Names the listener in `slot` for the `generation`th time.
     #[must_use]
-    pub const fn new(slot: u32) -> Self {
-        Self(slot)
+    pub const fn new(slot: u32, generation: u32) -> Self {
+        Self { slot, generation }
     }
 
     /// Index into the driver's table.
     #[must_use]
     pub const fn slot(self) -> u32 {
-        self.0
+        self.slot
     }
 }

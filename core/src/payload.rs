@@ -186,9 +186,11 @@ impl Payload {
             Some(match segment {
                 Segment::Shared(bytes) => Part::Memory(&bytes[to_usize(start)..]),
                 Segment::Pooled(buffer) => Part::Memory(&buffer[to_usize(start)..]),
-                Segment::File(range) => {
-                    Part::File { range, offset: range.offset + start, len: len - start }
-                }
+                Segment::File(range) => Part::File {
+                    range,
+                    offset: range.offset.saturating_add(start),
+                    len: len - start,
+                },
             })
         })
     }

@@ -12,11 +12,12 @@ use lastbyte::{Facility, FileSource, StampOf, Support};
 use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a notification may take over loopback. It is there before the call
-/// returns, unless the machine is very busy.
-const PATIENCE: Duration = Duration::from_millis(5);
+/// returns, unless the machine is very busy; so the wait costs only where the
+/// facility is lacking, while too short a one would lose it for good.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// A connected loopback pair.
 pub(super) struct Pair {
@@ -70,7 +71,7 @@ fn timestamps(near: &TcpStream) -> io::Result<bool> {
     let stamps = Wanted { acked: true, transmitted: false };
     let options = Options { stamps, end_of_record: true, ..Options::PLAIN };
     message::send(near.as_fd(), &[IoSlice::new(b"t")], options)?;
-    next_entry(near).map(|entry| matches!(entry, Entry::Stamp(s) if s.of == StampOf::Acked))
+    notified(near, |entry| matches!(entry, Entry::Stamp(s) if s.of == StampOf::Acked))
 }
 
 fn timestamp_id_tcp(near: &TcpStream) -> io::Result<bool> {
@@ -92,7 +93,7 @@ fn zero_copy_works(near: &TcpStream) -> io::Result<bool> {
     zero_copy::enable(near.as_fd())?;
     let options = Options { zero_copy: true, ..Options::PLAIN };
     message::send(near.as_fd(), &[IoSlice::new(&BYTES)], options)?;
-    next_entry(near).map(|entry| matches!(entry, Entry::ZeroCopyDone { first: 0, last: 0, .. }))
+    notified(near, |entry| matches!(entry, Entry::ZeroCopyDone { first: 0, last: 0, .. }))
 }
 
 fn sendfile_works(near: &TcpStream) -> io::Result<bool> {
@@ -110,14 +111,19 @@ fn kernel_tls(pair: Pair) -> io::Result<bool> {
     tls_ulp::probe(&pair.near).map(|()| true)
 }
 
-/// The next notification, skipping none but the wait for it.
-fn next_entry(near: &TcpStream) -> io::Result<Entry> {
-    let mut wait = Some(PATIENCE);
+/// Whether a notification of this kind comes.
+fn notified(near: &TcpStream, wanted: impl Fn(Entry) -> bool) -> io::Result<bool> {
+    let started = Instant::now();
     loop {
-        if let Some(entry) = error_queue::read(near.as_fd())? {
-            return Ok(entry);
+        while let Some(entry) = error_queue::read(near.as_fd())? {
+            if wanted(entry) {
+                return Ok(true);
+            }
         }
-        let Some(patience) = wait.take() else { return Ok(Entry::Other) };
-        poll::wait(&mut [poll::Polled::new(near.as_raw_fd())], Some(patience))?;
+        let left = PATIENCE.saturating_sub(started.elapsed());
+        if left.is_zero() {
+            return Ok(false);
+        }
+        poll::wait(&mut [poll::Polled::new(near.as_raw_fd())], Some(left))?;
     }
 }

@@ -2,13 +2,16 @@
 
 use super::connection::{Connection, ZeroCopy};
 use super::context::Context;
-use crate::sys::{out_queue, tcp_info, timestamping, zero_copy};
+use crate::sys::{error_queue, out_queue, tcp_info, timestamping, zero_copy};
 use lastbyte::{
     AttachOptions, ConnectionId, Ledger, LedgerLimits, RefuseReason, Refused, Socket, StampKeys,
 };
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::AsFd;
+
+/// More notifications than any receive buffer holds.
+const OLD_NOTICES: usize = 1 << 20;
 
 /// How often the two readings around a setting are repeated while the peer's
 /// acknowledgements keep changing them. Each try takes a microsecond, an
@@ -59,14 +62,25 @@ fn prepare(
     let acked_base = if socket.is_fresh() || !facilities.tcp_info {
         0
     } else {
-        written(stream, facilities.out_queue).map_err(|error| ("TCP_INFO", error))?
+        written(stream, facilities.out_queue)
+            .map_err(|error| ("counting what was written before", error))?
     };
     // Whoever enabled zero copy before may have used it, and the kernel's next
     // notification id cannot be asked for.
     let used_before = !socket.is_fresh() && zero_copy::is_enabled(stream.as_fd()).unwrap_or(false);
     let zero_copy =
         if facilities.zero_copy && !used_before { ZeroCopy::Untried } else { ZeroCopy::Unusable };
-    let stamp_keys = if facilities.timestamps { enable_stamps(socket, cx) } else { None };
+    let stamp_keys = if facilities.timestamps {
+        enable_stamps(socket, cx)
+    } else {
+        // A listener's or a former owner's wishes would fill a queue that
+        // nobody reads. Where there is no such option, there are none.
+        drop(timestamping::clear(stream.as_fd()));
+        None
+    };
+    if !socket.is_fresh() {
+        forget_old_notices(stream);
+    }
     Ok(Prepared { stamp_keys, acked_base, zero_copy })
 }
 
@@ -93,11 +107,27 @@ impl Prepared {
     }
 }
 
+/// Empties the error queue of what a former owner has asked for: under the new
+/// names it would speak of other bytes. What is still to come of that is named
+/// as from before the first byte, and ignored.
+fn forget_old_notices(stream: &TcpStream) {
+    for _ in 0..OLD_NOTICES {
+        if !matches!(error_queue::read(stream.as_fd()), Ok(Some(_))) {
+            return;
+        }
+    }
+}
+
 /// `tcpi_bytes_acked` as it will be when all that was written is acknowledged.
 fn written(stream: &TcpStream, out_queue: bool) -> io::Result<u64> {
-    let mut acked = tcp_info::read(stream.as_fd())?.bytes_acked;
+    let info = tcp_info::read(stream.as_fd())?;
+    let mut acked = info.bytes_acked;
     if !out_queue {
-        return Ok(acked);
+        // Only the out-queue tells how much is under way, if anything is.
+        return match (info.unacked_segments, info.not_sent) {
+            (0, 0) => Ok(acked),
+            _ => Err(io::Error::from_raw_os_error(libc::EBUSY)),
+        };
     }
     for _ in 0..TRIES {
         let queued = out_queue::unacknowledged(stream.as_fd())?;

@@ -135,6 +135,10 @@ impl Connection {
             now,
             &mut cx.outbox,
         );
+        if matches!(self.phase, Phase::Finishing { acked: true, .. }) && self.ledger.is_empty() {
+            // Everything was done; only the news had not come yet.
+            return self.gone(CloseOutcome::Graceful, cx);
+        }
         if *reason != FailReason::Reset {
             // Closing it resets it, and throws away what is unsent.
             let linger = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
@@ -153,30 +157,25 @@ impl Connection {
         self.arm(cx);
     }
 
-    /// The stream's end was sent: is it acknowledged, and is the rest?
+    /// The stream's end was sent: is it acknowledged, and is all the rest done?
     fn finish(&mut self, by: Time, acked: bool, cx: &mut Context) {
-        let mut acked = acked;
-        if !acked && self.input_ended {
+        if (acked || self.input_ended) && (!acked || !self.ledger.is_empty()) {
+            // The look also reads the stamps of what it shows, and what there is
+            // of notifications of memory.
             self.look_now(cx);
-            acked = matches!(self.phase, Phase::Finishing { acked: true, .. });
+            self.drain_error_queue(cx);
         }
-        let can_look = cx.facilities.tcp_info || cx.facilities.out_queue;
+        if !self.ledger.is_empty() {
+            return;
+        }
+        let acked = matches!(self.phase, Phase::Finishing { acked: true, .. });
         let outcome = if acked {
             CloseOutcome::Graceful
-        } else if self.input_ended && !can_look {
+        } else if self.input_ended && !cx.facilities.can_look() {
             CloseOutcome::Unconfirmed
         } else {
             return;
         };
-        // What the socket's account shows acknowledged, every stamp of it was
-        // queued before; but notifications of memory may still be under way.
-        if acked && !self.ledger.is_empty() {
-            self.drain_error_queue(cx);
-            self.look_now(cx);
-            if !self.ledger.is_empty() {
-                return;
-            }
-        }
         if self.input_ended {
             self.gone(outcome, cx);
         } else {

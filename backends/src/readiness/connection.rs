@@ -24,11 +24,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// brackets within 5 ms.
 const POLL_PAUSE: Duration = Duration::from_micros(3_500);
 
-/// A call can be cut short by something else than a full send buffer, a signal
-/// for one, and then no room is ever signalled. So it is tried again after this,
-/// which a connection that is really stalled hardly notices.
-const RETRY: Duration = Duration::from_secs(1);
-
 /// Where acknowledgements are learnt by looking, every so many unfinished
 /// transfers are worth a look of their own: a fast exchange would pile up
 /// transfers for as long as the pause between looks.
@@ -67,8 +62,6 @@ pub(super) struct Connection {
 
     pub(super) rtt: Duration,
     last_look: Time,
-    /// When something was last written, with or without success.
-    pub(super) last_attempt: Time,
     /// When the socket last took something.
     pub(super) last_write: Time,
     /// When the error queue was last read.
@@ -77,7 +70,7 @@ pub(super) struct Connection {
     /// How far the peer had acknowledged, and since when it is no further.
     progress: (u64, Time),
     /// The alarm that counts; others are stale.
-    armed: Option<Time>,
+    pub(super) armed: Option<Time>,
 }
 
 /// Whether a socket can send by zero copy.
@@ -118,7 +111,6 @@ impl Connection {
             acked_base: 0,
             rtt: Duration::ZERO,
             last_look: Time::default(),
-            last_attempt: Time::default(),
             last_write: Time::default(),
             last_notice: Time::default(),
             look_pause: Duration::ZERO,
@@ -170,8 +162,10 @@ impl Connection {
     }
 
     /// Ends the connection if the socket has an error, and says whether it had.
+    /// One that is dying already goes on with that.
     fn fail_on_error(&mut self, cx: &mut Context) -> bool {
         match self.stream.take_error() {
+            Ok(Some(_)) | Err(_) if matches!(self.phase, Phase::Dying { .. }) => false,
             Ok(None) => false,
             Ok(Some(error)) | Err(error) => {
                 self.die(&reason("the connection", &error), cx);
@@ -182,13 +176,14 @@ impl Connection {
 
     /// Does what the socket is ready for.
     pub(super) fn go_on(&mut self, cx: &mut Context) {
-        if self.readable {
+        let has_input = self.readable;
+        if has_input || self.input_ended {
             self.read(cx);
         }
         if self.writable && !self.ledger.is_all_accepted() {
             self.flush(cx.time(), cx);
         }
-        if self.readable && self.polls_for_ack() && !self.wants_input {
+        if has_input && self.polls_for_ack() {
             // Input tends to come with an acknowledgement.
             self.look_now(cx);
         }
@@ -207,7 +202,7 @@ impl Connection {
             return;
         }
         let now = cx.time();
-        if self.look_due().is_some_and(|due| due <= now) {
+        if self.look_due(cx).is_some_and(|due| due <= now) {
             self.look_now(cx);
         }
         if self.stall_due().is_some_and(|due| due <= now) {
@@ -217,17 +212,13 @@ impl Connection {
             }
         }
         self.enforce_deadline(now, cx);
-        if self.retry_due().is_some_and(|due| due <= now) {
-            self.writable = true;
-            self.flush(now, cx);
-        }
         self.progress_phase(cx);
         self.arm(cx);
     }
 
     /// Sees to it that an alarm goes off when something is due.
     pub(super) fn arm(&mut self, cx: &mut Context) {
-        let due = [self.look_due(), self.stall_due(), self.retry_due(), self.phase.deadline()];
+        let due = [self.look_due(cx), self.stall_due(), self.phase.deadline()];
         let Some(due) = due.into_iter().flatten().min() else { return };
         if self.armed.is_none_or(|armed| due < armed) {
             self.armed = Some(due);
@@ -237,12 +228,23 @@ impl Connection {
 
     /// Looks at the socket's own account and tells the ledger.
     pub(super) fn look_now(&mut self, cx: &mut Context) {
-        let Some(look) = self.look(cx) else { return };
         let before = self.ledger.acked_to();
+        self.last_look = cx.time();
+        let Some(mut look) = self.look(cx) else { return };
+        if self.stamps {
+            // Stamps of what the look shows are in the queue by now, and exact.
+            // What they leave to the look is then dated after them.
+            self.drain_error_queue(cx);
+            look.at = cx.now();
+        }
         self.ledger.looked(look, &mut cx.outbox);
         self.last_look = look.at.monotonic;
         let moved = self.ledger.acked_to() > before;
-        self.look_pause = if moved { Duration::ZERO } else { self.look_pause * 2 };
+        self.look_pause = if moved {
+            Duration::ZERO
+        } else {
+            self.look_pause.saturating_mul(2).clamp(POLL_PAUSE, LONGEST_PAUSE)
+        };
     }
 
     /// Whether acknowledgement is learnt by looking, and is waited for.
@@ -250,7 +252,10 @@ impl Connection {
         !self.stamps && self.ledger.awaiting_ack_since().is_some()
     }
 
-    fn look_due(&self) -> Option<Time> {
+    fn look_due(&self, cx: &Context) -> Option<Time> {
+        if !cx.facilities.can_look() {
+            return None;
+        }
         let since = match self.phase {
             Phase::Finishing { since, .. } => since,
             Phase::Dying { .. } | Phase::Lingering { .. } | Phase::Gone => return None,
@@ -268,13 +273,6 @@ impl Connection {
             patience
         };
         Some(since.after(patience).max(self.last_look.after(pause)))
-    }
-
-    /// When to write though no room was signalled.
-    fn retry_due(&self) -> Option<Time> {
-        let writes = matches!(self.phase, Phase::Open | Phase::Draining { .. });
-        let waits = writes && !self.writable && !self.ledger.is_all_accepted();
-        waits.then(|| self.last_attempt.after(RETRY))
     }
 
     fn stall_due(&mut self) -> Option<Time> {

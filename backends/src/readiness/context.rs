@@ -28,7 +28,12 @@ pub(super) struct Context {
 }
 
 impl Context {
-    pub(super) fn new(config: DriverConfig, facilities: Facilities) -> Self {
+    pub(super) fn new(mut config: DriverConfig, facilities: Facilities) -> Self {
+        // With nothing at a time nothing would ever get done.
+        config.write_burst = config.write_burst.max(1);
+        config.events_per_turn = config.events_per_turn.max(2);
+        config.receive_buffer = config.receive_buffer.max(1);
+        config.accept_burst = config.accept_burst.max(1);
         Self {
             facilities,
             outbox: Outbox::default(),

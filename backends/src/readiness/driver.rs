@@ -29,6 +29,8 @@ pub(crate) struct ReadinessDriver<S: Selector, K: CompletionSink> {
     listeners: Slab<Listener>,
     generation: u32,
     ready: Vec<Ready>,
+    /// The last turn delivered, and looked at no socket.
+    delivered_only: bool,
 }
 
 impl<S: Selector, K: CompletionSink> ReadinessDriver<S, K> {
@@ -41,6 +43,7 @@ impl<S: Selector, K: CompletionSink> ReadinessDriver<S, K> {
             listeners: Slab::new(),
             generation: 0,
             ready: Vec::new(),
+            delivered_only: false,
         }
     }
 
@@ -91,6 +94,9 @@ impl<S: Selector, K: CompletionSink> ReadinessDriver<S, K> {
         let token = connection.token;
         if connection.phase == super::closing::Phase::Gone {
             self.selector.remove(connection.stream.as_fd(), token);
+            if connection.in_again {
+                self.cx.again.retain(|&other| other != token);
+            }
             self.cx.outbox.counters.connections -= 1;
             self.connections.remove(slot);
             return;
@@ -146,6 +152,7 @@ impl<S: Selector, K: CompletionSink> ReadinessDriver<S, K> {
         if self.cx.timers.next().is_none() {
             return;
         }
+        self.weed_alarms();
         let now = self.cx.time();
         for _ in 0..self.cx.config.events_per_turn {
             let Some((at, token)) = self.cx.timers.due(now) else { return };
@@ -155,6 +162,21 @@ impl<S: Selector, K: CompletionSink> ReadinessDriver<S, K> {
                 |listener, cx| listener.alarm(at, cx),
             );
         }
+    }
+
+    fn weed_alarms(&mut self) {
+        let owners = self.connections.len() + self.listeners.len();
+        if self.cx.timers.len() <= 64 + 4 * owners {
+            return;
+        }
+        let (connections, listeners) = (&self.connections, &self.listeners);
+        self.cx.timers.retain(|at, token| {
+            if is_listener(token) {
+                listeners.contains(token / 2)
+            } else {
+                connections.get(token / 2).is_some_and(|owner| owner.armed == Some(at))
+            }
+        });
     }
 
     fn deliver(&mut self) -> usize {
@@ -204,14 +226,17 @@ impl<S: Selector, K: CompletionSink> Driver for ReadinessDriver<S, K> {
         if let Err(error) = added {
             return Err(Refused::new(listener, system("polling the listener", &error)));
         }
-        let id = ListenerId::new(u32::try_from(slot).unwrap_or(u32::MAX));
+        let id = ListenerId::new(u32::try_from(slot).unwrap_or(u32::MAX), self.generation);
+        self.generation = self.generation.wrapping_add(1);
         entry.insert(Listener::new(listener, id, token));
         self.selector.want(token, true, false);
         Ok(id)
     }
 
     fn unlisten(&mut self, listener: ListenerId) -> Option<TcpListener> {
-        let listener = self.listeners.try_remove(listener.slot() as usize)?;
+        let slot = listener.slot() as usize;
+        self.listeners.get(slot).filter(|owner| owner.id == listener)?;
+        let listener = self.listeners.try_remove(slot)?;
         self.selector.remove(listener.socket.as_fd(), listener.token);
         Some(listener.socket)
     }
@@ -289,19 +314,24 @@ impl<S: Selector, K: CompletionSink> Driver for ReadinessDriver<S, K> {
         // What submissions have brought about is delivered without a look at
         // the sockets: the user's reaction may be to submit more, and one wait
         // for all of it is cheaper than two.
+        // But not twice in a row, or a user who submits at each delivery would
+        // keep everybody else waiting.
         let delivered = self.deliver();
-        if delivered > 0 {
+        self.delivered_only = delivered > 0 && !self.delivered_only;
+        if self.delivered_only {
             return Ok(Turn { delivered, more: !self.cx.again.is_empty() });
         }
         self.cx.start_turn();
+        let wait = if delivered > 0 { Some(Duration::ZERO) } else { self.wait(wait) };
         self.selector
-            .wait(self.wait(wait), &mut self.ready)
+            .wait(wait, &mut self.ready)
             .map_err(|error| DriverError::new("waiting for readiness", &error))?;
         let waiting = self.cx.again.len().min(share_of_turn(&self.cx.config));
         self.handle_ready();
         self.handle_again(waiting);
         self.handle_alarms();
-        Ok(Turn { delivered: self.deliver(), more: !self.cx.again.is_empty() })
+        let delivered = delivered + self.deliver();
+        Ok(Turn { delivered, more: !self.cx.again.is_empty() })
     }
 
     fn pollable(&self) -> Option<BorrowedFd<'_>> {

@@ -18,9 +18,6 @@ impl Connection {
     /// Taking an entry out signals again for the next one, so none is missed.
     /// Says whether there was anything.
     pub(super) fn drain_error_queue(&mut self, cx: &mut Context) -> bool {
-        if !self.stamps && !self.ledger.is_pinned() {
-            return false;
-        }
         let clock = cx.fresh_clock();
         for n in 0..DRAIN {
             // An error here is the socket's, which says it again when asked.
@@ -28,7 +25,9 @@ impl Connection {
             let now = cx.now();
             self.last_notice = now.monotonic;
             match entry {
-                Entry::Stamp(stamp) => self.ledger.stamped(stamp, &clock, now, &mut cx.outbox),
+                Entry::Stamp(stamp) if self.stamps => {
+                    self.ledger.stamped(stamp, &clock, now, &mut cx.outbox);
+                }
                 Entry::ZeroCopyDone { first, last, copied } => {
                     let outbox = &mut cx.outbox;
                     let news = self.ledger.zero_copy_done(first, last, copied, now, outbox);
@@ -36,7 +35,8 @@ impl Connection {
                         cx.policy.learn(route, news, copied, now.monotonic);
                     }
                 }
-                Entry::Other => {}
+                // Nobody's, or a former owner's.
+                Entry::Stamp(_) | Entry::Other => continue,
             }
             if !self.ledger.is_pinned() && self.ledger.awaiting_ack_since().is_none() {
                 return true;

@@ -5,8 +5,8 @@ use super::context::Context;
 use super::shape::{self, FileRest, Rest, Step};
 use crate::sys::message::{self, Options};
 use crate::sys::timestamping::Wanted;
-use crate::sys::{pread, sendfile, zero_copy};
-use lastbyte::{Call, FailReason, FileRange, FileSource, Method, Moment, Part, Time, Unsent};
+use crate::sys::{poll, pread, sendfile, zero_copy};
+use lastbyte::{Call, FailReason, FileRange, Method, Moment, Part, Time, Unsent};
 use smallvec::SmallVec;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, TcpStream};
@@ -37,7 +37,6 @@ impl Connection {
         let mut budget = cx.config.write_burst;
         while self.writable {
             let Some(wrote) = self.write_some(budget, cx) else { return };
-            self.last_attempt = now.monotonic;
             match wrote {
                 Wrote::Some { bytes, method, stamped, full } => {
                     self.writable = !full;
@@ -119,7 +118,9 @@ impl Writer<'_> {
                 shorten(&mut slices, rest.memory - len);
                 self.send_copy(&slices, &[], last, glue)
             }
-            (Step::Sendfile { len }, Some(file)) => self.send_file(file, len.min(budget)),
+            (Step::Sendfile { len }, Some(file)) => {
+                self.send_file(file, len.min(budget), unsent.len)
+            }
             (Step::Joined, Some(file)) => self.send_joined(&slices, file, unsent.len),
             (Step::Read { .. } | Step::Joined | Step::Sendfile { .. }, file) => {
                 let Some(file) = file else { return Wrote::Full };
@@ -166,17 +167,20 @@ impl Writer<'_> {
     }
 
     /// Has the kernel take `len` bytes from the page cache.
-    fn send_file(&mut self, (range, offset, left): FilePart<'_>, len: u64) -> Wrote {
-        let source = range.source();
-        match sendfile::sendfile(self.stream.as_fd(), source.as_fd(), offset, len) {
+    /// `rest` is what is left of the transfer.
+    fn send_file(&mut self, file: FilePart<'_>, len: u64, rest: u64) -> Wrote {
+        let (range, offset, left) = file;
+        match sendfile::sendfile(self.stream.as_fd(), range.source().as_fd(), offset, len) {
             Ok(0) => Wrote::Failed(FailReason::FileTruncated { missing: left }),
             Ok(bytes) => {
-                // Less than asked means a full send buffer, or a file that has
-                // become shorter. Asking the file spares a call that would most
-                // likely be refused, or else break a tiny piece off.
-                let full = bytes < len && file_reaches(source, offset + len);
+                // Less than asked can mean a full send buffer, a file that has
+                // become shorter, or a signal. Asking whether there is room
+                // makes sure that room will be signalled if there is none
+                // (net/ipv4/tcp.c, `tcp_poll`), and spares a refused call.
+                let full = bytes < len && !poll::has_room(self.stream.as_fd());
                 Wrote::Some { bytes, method: Method::Sendfile, stamped: false, full }
             }
+            Err(error) if is_of_the_file(&error) => self.send_joined(&[], file, rest),
             Err(error) => failed("sendfile", &error),
         }
     }
@@ -233,11 +237,6 @@ fn wanted(unsent: &Unsent<'_>) -> Wanted {
     Wanted { acked: unsent.wants_stamp, transmitted: unsent.wants_transmit_stamp }
 }
 
-/// Whether a file still has its bytes up to `end`.
-fn file_reaches(file: &dyn FileSource, end: u64) -> bool {
-    file.memory().is_some() || sendfile::file_len(file.as_fd()).is_ok_and(|len| len >= end)
-}
-
 fn bytes_in(slices: &[&[u8]], tail: &[u8]) -> u64 {
     slices.iter().chain([&tail]).map(|bytes| bytes.len() as u64).sum()
 }
@@ -279,6 +278,14 @@ fn failed(doing: &'static str, error: &io::Error) -> Wrote {
         }
         _ => Wrote::Failed(reason(doing, error)),
     }
+}
+
+/// The file cannot be sent this way, but read: it has no page cache, for one.
+fn is_of_the_file(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EINVAL | libc::ENOSYS | libc::EOVERFLOW | libc::EOPNOTSUPP)
+    )
 }
 
 /// The kernel cannot account for another zero-copy send: the error queue's

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 /// Alarms by slot. An alarm cannot be taken back: whoever gets it looks whether
-/// it still means something. That makes arming cheap, and a connection that is
+/// it still means something, and when stale ones pile up, they are weeded. That makes arming cheap, and a connection that is
 /// always busy arms one alarm per period, not one per transfer.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
@@ -19,6 +19,16 @@ impl Timers {
 
     pub(crate) fn next(&self) -> Option<Time> {
         self.heap.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// Alarms, stale ones included.
+    pub(crate) fn len(&self) -> usize {
+        self.heap.len()
+    }
+
+    /// Drops the alarms that do not count any more.
+    pub(crate) fn retain(&mut self, mut counts: impl FnMut(Time, usize) -> bool) {
+        self.heap.retain(|Reverse((at, token))| counts(*at, *token));
     }
 
     /// Takes out an alarm that is due, with the time it was armed for.

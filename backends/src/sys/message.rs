@@ -59,7 +59,10 @@ pub(crate) fn send(
     message.msg_iovlen = slices.len() as _;
     if options.stamps.any() {
         message.msg_control = (&raw mut request).cast();
-        message.msg_controllen = size_of::<StampRequest>() as _;
+        // `CMSG_SPACE(4)`. A 64-bit kernel takes anything beyond for the header
+        // of another message, also from a 32-bit process.
+        let space = size_of::<u32>().next_multiple_of(size_of::<usize>());
+        message.msg_controllen = (size_of::<libc::cmsghdr>() + space) as _;
     }
     // SAFETY: `IoSlice` has the layout of `iovec`, and the kernel does not write
     // through it. Slices, control message and header outlive the call; with

@@ -1,7 +1,7 @@
 //! `poll(2)`.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 /// One descriptor to be polled, and what was found.
@@ -45,6 +45,15 @@ impl Polled {
     pub(crate) fn hangup(&self) -> bool {
         self.0.revents & libc::POLLHUP != 0
     }
+}
+
+/// Whether a socket has room for output now. If not, the kernel will signal
+/// when it has.
+pub(crate) fn has_room(socket: BorrowedFd<'_>) -> bool {
+    let mut polled = [Polled::new(socket.as_raw_fd())];
+    polled[0].want(false, true);
+    // An error shows when writing is tried.
+    wait(&mut polled, Some(Duration::ZERO)).is_err() || polled[0].is_ready()
 }
 
 /// Waits until one of `set` is ready or `wait` is over, and says how many are.

@@ -122,10 +122,6 @@ pub(crate) mod sendfile {
     use std::io;
     use std::os::fd::BorrowedFd;
 
-    pub(crate) fn file_len(_: BorrowedFd<'_>) -> io::Result<u64> {
-        Err(super::unsupported())
-    }
-
     pub(crate) fn sendfile(
         _: BorrowedFd<'_>,
         _: BorrowedFd<'_>,
@@ -144,6 +140,7 @@ pub(crate) mod tcp_info {
     #[derive(Clone, Copy, Debug)]
     pub(crate) struct TcpInfo {
         pub(crate) bytes_acked: u64,
+        pub(crate) unacked_segments: u32,
         pub(crate) not_sent: u64,
         pub(crate) rtt: Duration,
     }

@@ -12,6 +12,8 @@ pub(crate) struct TcpInfo {
     /// Bytes of data acknowledged so far; the SYN of the side that connected and
     /// an acknowledged FIN count as one each. 64 bits, does not wrap.
     pub(crate) bytes_acked: u64,
+    /// Segments sent and not acknowledged.
+    pub(crate) unacked_segments: u32,
     /// Bytes that have not been sent even once.
     pub(crate) not_sent: u64,
     /// Smoothed round-trip time.
@@ -40,6 +42,7 @@ pub(crate) fn read(fd: BorrowedFd<'_>) -> io::Result<TcpInfo> {
     }
     Ok(TcpInfo {
         bytes_acked: info.0.tcpi_bytes_acked,
+        unacked_segments: info.0.tcpi_unacked,
         not_sent: u64::from(info.0.tcpi_notsent_bytes),
         rtt: Duration::from_micros(u64::from(info.0.tcpi_rtt)),
     })
