@@ -5,8 +5,9 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 /// Alarms by slot. An alarm cannot be taken back: whoever gets it looks whether
-/// it still means something, and when stale ones pile up, they are weeded. That makes arming cheap, and a connection that is
-/// always busy arms one alarm per period, not one per transfer.
+/// it still means something, and when stale ones pile up, they are weeded. That
+/// makes arming cheap, and a connection that is always busy arms one alarm per
+/// period, not one per transfer.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
     heap: BinaryHeap<Reverse<(Time, usize)>>,

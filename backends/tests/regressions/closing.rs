@@ -1,0 +1,67 @@
+//! The end of a connection.
+
+use crate::world::{BOTH, World, content, is_closed, pair, reached, reader};
+use lastbyte::{CloseOutcome, Event, Reached, Stage, Watch};
+use std::net::Shutdown;
+use std::time::Duration;
+
+/// No way to look meant that one was due at once, always: the turns spun.
+#[test]
+fn a_close_that_cannot_look_waits_quietly() {
+    for kind in BOTH {
+        let mut world = World::new(kind, "tcp-info,out-queue");
+        let (near, far) = pair();
+        let connection = world.attach(near).connection;
+        world.close(connection);
+        let (turns, events) = world.turns(Duration::from_millis(500));
+        assert!(events.is_empty(), "{kind}: {events:?}");
+        assert!(turns < 50, "{kind}: {turns} turns in half a second of waiting");
+        drop(far);
+        let events = world.until(is_closed);
+        let last = events.last();
+        let unconfirmed = CloseOutcome::Unconfirmed;
+        assert!(
+            matches!(last, Some(Event::Closed { outcome, .. }) if *outcome == unconfirmed),
+            "{kind}: {events:?}"
+        );
+    }
+}
+
+/// Without a way to look, `Closed` came while the kernel still had the memory,
+/// and its payload never.
+#[test]
+fn every_payload_is_released_before_closed() {
+    for kind in BOTH {
+        for without in ["tcp-info,out-queue", "tcp-info", "out-queue", ""] {
+            let case = format!("{kind} without {without:?}");
+            let mut world = World::new(kind, without);
+            let (near, far) = pair();
+            far.shutdown(Shutdown::Write).expect("the peer's end");
+            let peer = reader(far, Duration::from_millis(200));
+            let connection = world.attach(near).connection;
+            world.submit(connection, content(300_000), Watch::ALL);
+            world.submit(connection, content(100_000), Watch::NONE);
+            world.close(connection);
+            let events = world.until(is_closed);
+            assert!(matches!(events.last(), Some(Event::Closed { .. })), "{case}: {events:?}");
+            assert!(reached(&events, Stage::Failed).is_empty(), "{case}: {events:?}");
+            let released = reached(&events, Stage::Released);
+            let lengths: Vec<_> = released
+                .iter()
+                .map(|completion| match &completion.reached {
+                    Reached::Released(lastbyte::Memory::Returned(payload)) => payload.len(),
+                    other => panic!("{case}: {other:?}"),
+                })
+                .collect();
+            assert_eq!(lengths.iter().sum::<u64>(), 400_000, "{case}");
+            assert_eq!(lengths.len(), 2, "{case}");
+            let counters = world.driver.counters();
+            assert_eq!(counters.unreleased_bytes, 0, "{case}");
+            assert_eq!(counters.pinned_bytes, 0, "{case}");
+            assert_eq!(counters.leaked_bytes, 0, "{case}");
+            assert_eq!(counters.connections, 0, "{case}");
+            drop(world);
+            assert_eq!(peer.join().expect("the peer").len(), 400_000, "{case}");
+        }
+    }
+}

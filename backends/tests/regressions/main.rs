@@ -1,0 +1,10 @@
+//! What a review found, as tests: each names the behaviour that was missing.
+
+#![cfg(all(target_os = "linux", not(lastbyte_portable)))]
+
+mod closing;
+mod input;
+mod pace;
+mod sending;
+mod stamps;
+mod world;

@@ -1,0 +1,82 @@
+//! How often a driver turns while nothing happens.
+
+use crate::world::{ACK_STAMPS, BOTH, World, content, pair, reached, set_stamps};
+use lastbyte::{AttachOptions, BackendKind, Event, Stage, StageEvidence, Watch};
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+/// The pause between two looks started at nothing, and doubled that.
+#[test]
+fn looks_at_an_unmoving_close_back_off() {
+    for kind in BOTH {
+        let mut world = World::new(kind, "");
+        let (near, _far) = pair();
+        let connection = world.attach(near).connection;
+        world.submit(connection, content(400_000), Watch::ALL);
+        world.close(connection);
+        let events = world.until(|events| !reached(events, Stage::Queued).is_empty());
+        assert!(reached(&events, Stage::Acked).is_empty(), "{kind}: {events:?}");
+        // 3.5 ms apart would be nearly 300.
+        let (turns, events) = world.turns(Duration::from_secs(1));
+        assert!(turns < 60, "{kind}: {turns} turns in a second, {events:?}");
+    }
+}
+
+/// As above: a stamp that did not come was looked for five times a second.
+#[test]
+fn looks_for_a_stamp_that_does_not_come_back_off() {
+    let mut world = World::new(BackendKind::Epoll, "");
+    let (near, _far) = pair();
+    let attached = world.attach(near);
+    if attached.stages.acked != StageEvidence::Kernel {
+        return;
+    }
+    world.submit(attached.connection, content(400_000), Watch::ALL);
+    world.turns(Duration::from_millis(2500));
+    // 200 ms apart would be 13.
+    let (turns, events) = world.turns(Duration::from_millis(2500));
+    assert!(turns <= 7, "{turns} turns, {events:?}");
+}
+
+/// The fallback reads no stamps, and so never emptied the error queue that kept
+/// its sockets ready.
+#[test]
+fn stamps_that_a_former_owner_wished_for_do_not_spin_the_fallback() {
+    let mut world = World::new(BackendKind::Fallback, "");
+    let (mut near, _far) = pair();
+    set_stamps(&near, ACK_STAMPS);
+    near.write_all(b"before").expect("writes");
+    std::thread::sleep(Duration::from_millis(50));
+    let connection = world.attach(near).connection;
+    world.submit(connection, &b"12345678"[..], Watch::ALL);
+    rests(&mut world);
+}
+
+/// As above: what is accepted inherits the listener's wishes.
+#[test]
+fn stamps_that_a_listener_wishes_for_do_not_spin_the_fallback() {
+    let mut world = World::new(BackendKind::Fallback, "");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    // A name for each stamp only a connected socket can have.
+    set_stamps(&listener, ACK_STAMPS & !libc::SOF_TIMESTAMPING_OPT_ID);
+    let address = listener.local_addr().expect("an address");
+    world.driver.listen(listener).expect("listens");
+    let _far = TcpStream::connect(address).expect("connects");
+    let accepted = world.until(|events| !events.is_empty()).pop();
+    let Some(Event::Accepted { socket, .. }) = accepted else { panic!("{accepted:?}") };
+    let options = AttachOptions::default();
+    let connection = world.driver.attach(socket, &options).expect("attaches").connection;
+    world.submit(connection, &b"12345678"[..], Watch::ALL);
+    rests(&mut world);
+}
+
+/// The one transfer is finished, and then nothing happens.
+fn rests(world: &mut World) {
+    world.until(|events| {
+        !reached(events, Stage::Acked).is_empty() && !reached(events, Stage::Released).is_empty()
+    });
+    let (turns, events) = world.turns(Duration::from_millis(500));
+    assert!(events.is_empty(), "{events:?}");
+    assert!(turns < 50, "{turns} turns in half a second of nothing");
+}
