@@ -1,7 +1,7 @@
 //! Choosing a backend.
 
-use crate::epoll::Epoll;
-use crate::fallback::Fallback;
+use crate::epoll::epoll;
+use crate::fallback::fallback;
 use crate::probe;
 use lastbyte::{
     Backend, BackendKind, Choice, Restrictions, UnknownBackend, UnknownFacility, Unsatisfied,
@@ -34,8 +34,8 @@ pub const DISABLE_VARIABLE: &str = "LASTBYTE_DISABLE";
 pub fn open(choice: Choice, restrictions: &Restrictions) -> Result<Arc<dyn Backend>, Unsatisfied> {
     let report = probe::report(restrictions);
     Ok(match select(choice, BUILT, &report)? {
-        BackendKind::Epoll => Arc::new(Epoll::new(report)),
-        _ => Arc::new(Fallback::new(report)),
+        BackendKind::Epoll => Arc::new(epoll(report)),
+        _ => Arc::new(fallback(report)),
     })
 }
 

@@ -385,7 +385,7 @@ impl<S: Selector, K: CompletionSink> fmt::Debug for ReadinessDriver<S, K> {
 
 /// How many sockets a turn handles for either cause: see
 /// [`DriverConfig::events_per_turn`].
-pub(crate) fn share_of_turn(config: &DriverConfig) -> usize {
+pub(super) fn share_of_turn(config: &DriverConfig) -> usize {
     (config.events_per_turn / 2).max(1)
 }
 

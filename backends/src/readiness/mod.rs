@@ -6,6 +6,7 @@
 //! [`send`], [`receive`], [`notice`] (what became of sent bytes), [`closing`].
 
 mod attach;
+mod backend;
 mod closing;
 mod connection;
 mod context;
@@ -20,4 +21,4 @@ mod send;
 mod shape;
 mod timers;
 
-pub(crate) use driver::{ReadinessDriver, share_of_turn};
+pub(crate) use backend::ReadinessBackend;
