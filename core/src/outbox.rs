@@ -20,18 +20,14 @@ impl Outbox {
         self.events.push_back(event);
     }
 
-    /// Delivers up to `limit` events and says how many. An event is taken out
+    /// Delivers every event and says how many there were. An event is taken out
     /// before the sink sees it, so a panic in the sink loses no other.
-    pub fn deliver(&mut self, sink: &mut dyn CompletionSink, limit: usize) -> usize {
-        let mut delivered = 0;
-        while delivered < limit {
-            let Some(event) = self.events.pop_front() else {
-                break;
-            };
-            delivered += 1;
-            sink.complete(event);
+    pub fn deliver(&mut self, sink: &mut dyn CompletionSink) -> usize {
+        let waiting = self.events.len();
+        if waiting > 0 {
+            sink.complete_all(&mut self.events);
         }
-        delivered
+        waiting - self.events.len()
     }
 
     /// Events waiting.

@@ -19,11 +19,24 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 pub trait CompletionSink {
     /// Takes one event.
     fn complete(&mut self, event: Event);
+
+    /// Takes all of `events`, one or more, in order. A sink that queues them can
+    /// do so with one exchange. What a panic leaves in there is delivered by the
+    /// next `turn`.
+    fn complete_all(&mut self, events: &mut VecDeque<Event>) {
+        while let Some(event) = events.pop_front() {
+            self.complete(event);
+        }
+    }
 }
 
 impl<S: CompletionSink + ?Sized> CompletionSink for Box<S> {
     fn complete(&mut self, event: Event) {
         (**self).complete(event);
+    }
+
+    fn complete_all(&mut self, events: &mut VecDeque<Event>) {
+        (**self).complete_all(events);
     }
 }
 
@@ -90,7 +103,13 @@ impl EventQueue {
     /// The oldest event.
     #[must_use]
     pub fn pop(&self) -> Option<Event> {
-        self.events.borrow_mut().pop_front()
+        let mut events = self.events.borrow_mut();
+        let event = events.pop_front();
+        if event.is_none() {
+            // Makes the next ones use the same memory, which is in the cache.
+            events.clear();
+        }
+        event
     }
 
     /// Events waiting.
@@ -120,6 +139,15 @@ pub struct EventQueueSink {
 impl CompletionSink for EventQueueSink {
     fn complete(&mut self, event: Event) {
         self.events.borrow_mut().push_back(event);
+    }
+
+    fn complete_all(&mut self, events: &mut VecDeque<Event>) {
+        let mut queue = self.events.borrow_mut();
+        if queue.is_empty() {
+            std::mem::swap(&mut *queue, events);
+        } else {
+            queue.append(events);
+        }
     }
 }
 

@@ -218,12 +218,25 @@ impl Connection {
 
     /// Sees to it that an alarm goes off when something is due.
     pub(super) fn arm(&mut self, cx: &mut Context) {
+        if self.is_armed_in_time() {
+            return;
+        }
         let due = [self.look_due(cx), self.stall_due(), self.phase.deadline()];
         let Some(due) = due.into_iter().flatten().min() else { return };
         if self.armed.is_none_or(|armed| due < armed) {
             self.armed = Some(due);
             cx.timers.arm(due, self.token);
         }
+    }
+
+    /// Whether the alarm that is set comes before anything can be due because
+    /// of the last write. What was written before had its alarm then, and each
+    /// alarm sets the next: a busy connection sets one a period.
+    fn is_armed_in_time(&self) -> bool {
+        let patience = if self.stamps { STAMP_PATIENCE } else { POLL_PAUSE };
+        let soonest = self.stall_timeout.map_or(patience, |timeout| patience.min(timeout));
+        self.phase == Phase::Open
+            && self.armed.is_some_and(|armed| armed <= self.last_write.after(soonest))
     }
 
     /// Looks at the socket's own account and tells the ledger.

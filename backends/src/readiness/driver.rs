@@ -180,7 +180,7 @@ impl<S: Selector, K: CompletionSink> ReadinessDriver<S, K> {
     }
 
     fn deliver(&mut self) -> usize {
-        self.cx.outbox.deliver(&mut self.sink, usize::MAX)
+        self.cx.outbox.deliver(&mut self.sink)
     }
 
     fn fail_all(&mut self, reason: &FailReason) {

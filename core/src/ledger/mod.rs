@@ -615,6 +615,10 @@ impl Ledger {
             self.transfers.pop_front();
             self.first += 1;
         }
+        if self.transfers.is_empty() {
+            // Makes the next one use the same memory, which is in the cache.
+            self.transfers.clear();
+        }
     }
 }
 

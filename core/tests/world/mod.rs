@@ -568,7 +568,7 @@ impl World {
             return Ok(());
         }
         let mut events = Vec::new();
-        self.out.deliver(&mut SinkFn(|event| events.push(event)), usize::MAX);
+        self.out.deliver(&mut SinkFn(|event| events.push(event)));
         for event in events {
             match event {
                 Event::Transfer(completion) => self.judge(completion)?,

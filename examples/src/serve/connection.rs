@@ -429,6 +429,10 @@ impl Connection {
             self.records.pop_front();
             self.first += 1;
         }
+        if self.records.is_empty() {
+            // Makes the next one use the same memory, which is in the cache.
+            self.records.clear();
+        }
         self.active = self.active.max(service.now.monotonic);
         if was_blocked {
             self.resume(service);

@@ -159,8 +159,9 @@ impl Worker {
     /// If the driver keeps failing.
     pub fn run(mut self) -> Result<Ended, DriverError> {
         let mut failed = 0;
+        let mut now = self.service.driver.now();
         loop {
-            match self.service.driver.turn(self.wait()) {
+            match self.service.driver.turn(self.wait(now)) {
                 Ok(_) => failed = 0,
                 Err(error) => {
                     failed += 1;
@@ -171,7 +172,7 @@ impl Worker {
                 }
             }
             self.handle_events();
-            let now = self.service.driver.now();
+            now = self.service.driver.now();
             if now >= self.next_sweep {
                 self.sweep(now);
             }
@@ -194,8 +195,7 @@ impl Worker {
         }
     }
 
-    fn wait(&self) -> Option<Duration> {
-        let now = self.service.driver.now();
+    fn wait(&self, now: Time) -> Option<Duration> {
         let is_idle = self.open == 0 && matches!(self.listening, Listening::On(_));
         if is_idle && self.deadline.is_none() {
             return None;
