@@ -31,7 +31,7 @@ pub enum Event {
         connection: ConnectionId,
         /// What came.
         received: Received,
-        /// When it was read.
+        /// When the driver saw it and set about reading it.
         at: Moment,
     },
     /// A connection is gone: the last event that names it. Every transfer has

@@ -63,7 +63,7 @@ impl Connection {
             Phase::Draining { by: old } | Phase::Finishing { by: old, .. } => *old = by.min(*old),
             Phase::Lingering { .. } | Phase::Dying { .. } | Phase::Gone => return,
         }
-        self.go_on(cx);
+        self.go_on(None, cx);
     }
 
     /// Takes the next step of closing if its condition is met.

@@ -4,8 +4,8 @@ use super::closing::Phase;
 use super::context::Context;
 use super::selector::Ready;
 use lastbyte::{
-    ConnectionId, FailReason, Ledger, Payload, RefuseReason, Refused, StageEvidence, StageSupport,
-    Time, TransferId, Watch,
+    ConnectionId, FailReason, Ledger, Moment, Payload, RefuseReason, Refused, StageEvidence,
+    StageSupport, Time, TransferId, Watch,
 };
 use std::io;
 use std::net::{IpAddr, TcpStream};
@@ -147,8 +147,8 @@ impl Connection {
         self.readable |= ready.readable || ready.read_closed;
         self.writable |= ready.writable;
         self.read_closed |= ready.read_closed;
-        let noticed = ready.error && self.drain_error_queue(cx);
-        if ready.read_closed || ready.error && !noticed {
+        let noticed = if ready.error { self.drain_error_queue(cx) } else { None };
+        if ready.read_closed || ready.error && noticed.is_none() {
             // An entry in the error queue is no error; without one, the socket
             // has the last word.
             if self.fail_on_error(cx) {
@@ -157,7 +157,7 @@ impl Connection {
         }
         // One go a turn: if it waits for one, that one comes.
         if !self.in_again {
-            self.go_on(cx);
+            self.go_on(noticed, cx);
         }
     }
 
@@ -174,11 +174,11 @@ impl Connection {
         }
     }
 
-    /// Does what the socket is ready for.
-    pub(super) fn go_on(&mut self, cx: &mut Context) {
+    /// Does what the socket is ready for. `now` may say what the time is.
+    pub(super) fn go_on(&mut self, now: Option<Moment>, cx: &mut Context) {
         let has_input = self.readable;
         if has_input || self.input_ended {
-            self.read(cx);
+            self.read(now, cx);
         }
         if self.writable && !self.ledger.is_all_accepted() {
             self.flush(cx.time(), cx);

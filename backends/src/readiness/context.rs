@@ -4,6 +4,7 @@ use super::timers::Timers;
 use crate::facilities::Facilities;
 use crate::sys::clock;
 use lastbyte::{ClockMap, DriverConfig, Moment, Outbox, Pool, Time, ZeroCopyPolicy};
+use std::cell::Cell;
 use std::collections::VecDeque;
 
 /// Bytes of a file that are read at once: large enough that the two calls cost
@@ -25,6 +26,8 @@ pub(super) struct Context {
     clock: ClockMap,
     /// Both clocks were compared in this turn.
     clock_is_fresh: bool,
+    /// The newest reading of the clock.
+    recent: Cell<Time>,
 }
 
 impl Context {
@@ -45,6 +48,7 @@ impl Context {
             piece: Vec::new(),
             clock: clock::map(),
             clock_is_fresh: true,
+            recent: Cell::default(),
             config,
         }
     }
@@ -65,20 +69,28 @@ impl Context {
     }
 
     pub(super) fn now(&self) -> Moment {
-        self.clock.moment(clock::monotonic())
+        self.clock.moment(self.time())
     }
 
     pub(super) fn time(&self) -> Time {
-        clock::monotonic()
+        self.recent.set(clock::monotonic());
+        self.recent.get()
     }
 
-    /// The map for converting stamps, compared anew once a turn.
-    pub(super) fn fresh_clock(&mut self) -> ClockMap {
-        if !self.clock_is_fresh {
-            let (before, wall, after) = clock::sample();
-            self.clock.sample(before, wall, after);
-            self.clock_is_fresh = true;
+    /// The newest reading of the clock, whatever it was for.
+    pub(super) fn recent(&self) -> Time {
+        self.recent.get()
+    }
+
+    /// Now, and the map for converting stamps, compared anew once a turn.
+    pub(super) fn now_with_clock(&mut self) -> (Moment, ClockMap) {
+        if self.clock_is_fresh {
+            return (self.now(), self.clock);
         }
-        self.clock
+        let (before, wall, after) = clock::sample();
+        self.clock.sample(before, wall, after);
+        self.clock_is_fresh = true;
+        self.recent.set(after);
+        (self.clock.moment(after), self.clock)
     }
 }

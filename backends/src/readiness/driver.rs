@@ -31,6 +31,8 @@ pub(crate) struct ReadinessDriver<S: Selector, K: CompletionSink> {
     ready: Vec<Ready>,
     /// The last turn delivered, and looked at no socket.
     delivered_only: bool,
+    /// When the driver last began to wait.
+    waited_at: Time,
 }
 
 impl<S: Selector, K: CompletionSink> ReadinessDriver<S, K> {
@@ -44,6 +46,7 @@ impl<S: Selector, K: CompletionSink> ReadinessDriver<S, K> {
             generation: 0,
             ready: Vec::new(),
             delivered_only: false,
+            waited_at: Time::default(),
         }
     }
 
@@ -107,11 +110,12 @@ impl<S: Selector, K: CompletionSink> ReadinessDriver<S, K> {
         self.selector.want(token, input && (connection.wants_input || closing), output);
     }
 
-    fn wait(&self, wait: Option<Duration>) -> Option<Duration> {
+    fn wait(&mut self, wait: Option<Duration>) -> Option<Duration> {
         if !self.cx.again.is_empty() || !self.cx.outbox.is_empty() {
             return Some(Duration::ZERO);
         }
-        let until_alarm = self.cx.timers.next().map(|at| at.since(self.cx.time()));
+        self.waited_at = self.cx.time();
+        let until_alarm = self.cx.timers.next().map(|at| at.since(self.waited_at));
         match (wait, until_alarm) {
             (Some(wait), Some(alarm)) => Some(wait.min(alarm)),
             (wait, alarm) => wait.or(alarm),
@@ -138,7 +142,7 @@ impl<S: Selector, K: CompletionSink> ReadinessDriver<S, K> {
                 token,
                 |connection, cx| {
                     connection.in_again = false;
-                    connection.go_on(cx);
+                    connection.go_on(None, cx);
                 },
                 |listener, cx| {
                     listener.in_again = false;
@@ -153,7 +157,9 @@ impl<S: Selector, K: CompletionSink> ReadinessDriver<S, K> {
             return;
         }
         self.weed_alarms();
-        let now = self.cx.time();
+        // Whoever had something to do has mostly read the clock.
+        let recent = self.cx.recent();
+        let now = if recent > self.waited_at { recent } else { self.cx.time() };
         for _ in 0..self.cx.config.events_per_turn {
             let Some((at, token)) = self.cx.timers.due(now) else { return };
             self.with_token(

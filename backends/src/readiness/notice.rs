@@ -16,13 +16,14 @@ const DRAIN: usize = 1024;
 impl Connection {
     /// Reads the error queue until it is empty or nothing in it can be news.
     /// Taking an entry out signals again for the next one, so none is missed.
-    /// Says whether there was anything.
-    pub(super) fn drain_error_queue(&mut self, cx: &mut Context) -> bool {
-        let clock = cx.fresh_clock();
-        for n in 0..DRAIN {
+    /// Says when the last entry was read, if there was one.
+    pub(super) fn drain_error_queue(&mut self, cx: &mut Context) -> Option<Moment> {
+        let mut noticed = None;
+        for _ in 0..DRAIN {
             // An error here is the socket's, which says it again when asked.
-            let Ok(Some(entry)) = error_queue::read(self.stream.as_fd()) else { return n > 0 };
-            let now = cx.now();
+            let Ok(Some(entry)) = error_queue::read(self.stream.as_fd()) else { break };
+            let (now, clock) = cx.now_with_clock();
+            noticed = Some(now);
             self.last_notice = now.monotonic;
             match entry {
                 Entry::Stamp(stamp) if self.stamps => {
@@ -39,10 +40,10 @@ impl Connection {
                 Entry::Stamp(_) | Entry::Other => continue,
             }
             if !self.ledger.is_pinned() && self.ledger.awaiting_ack_since().is_none() {
-                return true;
+                break;
             }
         }
-        true
+        noticed
     }
 
     /// Reads the socket's own account. `None` where the kernel has none.

@@ -3,8 +3,9 @@
 use super::closing::Phase;
 use super::connection::{Connection, reason};
 use super::context::Context;
-use lastbyte::{Event, PooledBuf, Received};
-use std::io::{self, Read};
+use crate::sys::input;
+use lastbyte::{Event, Moment, PooledBuf, Received};
+use std::io;
 
 /// Buffers of input that a closing connection discards in one go.
 const DISCARD: usize = 16;
@@ -22,9 +23,9 @@ impl Connection {
     }
 
     /// Reads what is asked for, or once closing throws it away.
-    pub(super) fn read(&mut self, cx: &mut Context) {
+    pub(super) fn read(&mut self, now: Option<Moment>, cx: &mut Context) {
         match self.phase {
-            Phase::Open if self.wants_input => self.answer_receive(cx),
+            Phase::Open if self.wants_input => self.answer_receive(now, cx),
             Phase::Draining { .. } | Phase::Finishing { .. } | Phase::Lingering { .. } => {
                 self.discard(cx);
             }
@@ -40,7 +41,7 @@ impl Connection {
         }
     }
 
-    fn answer_receive(&mut self, cx: &mut Context) {
+    fn answer_receive(&mut self, now: Option<Moment>, cx: &mut Context) {
         let received = if self.input_ended {
             Received::End
         } else {
@@ -53,7 +54,8 @@ impl Connection {
             }
         };
         self.wants_input = false;
-        let event = Event::Received { connection: self.id, received, at: cx.now() };
+        let at = now.unwrap_or_else(|| cx.now());
+        let event = Event::Received { connection: self.id, received, at };
         cx.outbox.push(event);
     }
 
@@ -77,7 +79,7 @@ impl Connection {
     fn read_into(&mut self, buffer: &mut PooledBuf) -> io::Result<usize> {
         loop {
             let room = buffer.spare().len();
-            match (&self.stream).read(buffer.spare()) {
+            match input::recv(&self.stream, buffer.spare()) {
                 Ok(0) => {
                     (self.input_ended, self.readable) = (true, false);
                     return Ok(0);

@@ -1,9 +1,10 @@
 //! The socket error queue: stamps, zero-copy notifications and network errors
 //! all come through it, so it has one reader.
 
+use super::uncancelled;
 use lastbyte::{Stamp, StampOf, UnixTime};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 /// `include/uapi/linux/errqueue.h`.
 const SO_EE_ORIGIN_TIMESTAMPING: u8 = 4;
@@ -42,7 +43,7 @@ pub(crate) fn read(fd: BorrowedFd<'_>) -> io::Result<Option<Entry>> {
     // other buffer, for `OPT_TSONLY` and zero-copy entries carry no payload and
     // any other payload is not wanted.
     let received = super::check_len(unsafe {
-        libc::recvmsg(fd.as_raw_fd(), &raw mut message, libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT)
+        uncancelled::recvmsg(fd, &raw mut message, libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT)
     });
     match received {
         Ok(_) => {}

@@ -1,8 +1,9 @@
 //! `sendmsg(2)` with what TCP can be asked for by call.
 
 use super::timestamping::Wanted;
+use super::uncancelled;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 /// How one call is to be made.
 #[derive(Clone, Copy, Debug)]
@@ -69,5 +70,5 @@ pub(crate) fn send(
     // `MSG_ZEROCOPY` the kernel reads the slices' memory for longer, which the
     // caller provides for by holding the payload until the kernel reports that
     // it is done (`Ledger`).
-    super::check_len(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags) })
+    super::check_len(unsafe { uncancelled::sendmsg(socket, &raw const message, flags) })
 }

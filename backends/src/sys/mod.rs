@@ -17,6 +17,7 @@ cfg_if::cfg_if! {
         pub(crate) mod accept;
         pub(crate) mod disconnect;
         pub(crate) mod error_queue;
+        pub(crate) mod input;
         pub(crate) mod io_uring;
         pub(crate) mod message;
         mod option;
@@ -26,6 +27,7 @@ cfg_if::cfg_if! {
         pub(crate) mod tcp_info;
         pub(crate) mod timestamping;
         pub(crate) mod tls_ulp;
+        mod uncancelled;
         pub(crate) mod zero_copy;
     } else {
         #[allow(dead_code, reason = "the probe keeps callers away from what is lacking")]

@@ -44,6 +44,15 @@ pub(crate) mod error_queue {
     }
 }
 
+pub(crate) mod input {
+    use std::io::{self, Read};
+    use std::net::TcpStream;
+
+    pub(crate) fn recv(mut socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+        socket.read(buffer)
+    }
+}
+
 pub(crate) mod message {
     use super::timestamping::Wanted;
     use std::io::{self, IoSlice};
