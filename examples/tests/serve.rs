@@ -40,6 +40,7 @@ on_each_backend! {
     a_reset_is_noticed_while_closing
     a_file_that_shrinks_fails_the_transfer
     descriptors_may_run_out
+    a_low_limit_on_descriptors_is_raised
     connections_beyond_the_limit_wait
     stamps_can_be_switched_off
 }
@@ -484,12 +485,23 @@ fn a_file_that_shrinks_fails_the_transfer(backend: &str) {
 
 fn descriptors_may_run_out(backend: &str) {
     let site = site();
-    let server = Server::start_with_descriptors(40, backend, site.path());
+    let server = Server::start_with_limit("-n 40", backend, site.path());
+    server.wait_for_complaint("only 40 files can be open");
     let clients: Vec<_> = (0..60).map(|_| server.connect()).collect();
     server.wait_for_complaint("cannot accept for now");
     drop(clients);
     assert_eq!(server.get("/large.bin").status, 200);
     assert!(server.metric("lastbyte_accept_pauses_total") > 0.0);
+}
+
+fn a_low_limit_on_descriptors_is_raised(backend: &str) {
+    let site = site();
+    let server = Server::start_with_limit("-S -n 40", backend, site.path());
+    let mut clients: Vec<_> = (0..60).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.get("/a.txt");
+        assert_eq!(client.response().status, 200);
+    }
 }
 
 fn connections_beyond_the_limit_wait(backend: &str) {

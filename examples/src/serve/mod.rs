@@ -45,6 +45,10 @@ use worker::{Ended, Shared, Worker};
 /// The server could not start.
 const CANNOT_START: u8 = 2;
 
+/// Descriptors that are for something else than connections: open files and
+/// what a thread waits with, with room to spare.
+const OTHER_DESCRIPTORS: u64 = 1024;
+
 /// Runs the server as the command line says.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -141,6 +145,7 @@ impl Server {
 
     /// Serves until told to stop.
     fn run(mut self) -> ExitCode {
+        self.raise_descriptor_limit();
         if let Err(error) = self.greet() {
             eprintln!("serve: standard output cannot be written: {error}");
         }
@@ -173,6 +178,21 @@ impl Server {
             code = ExitCode::FAILURE;
         }
         code
+    }
+
+    /// Allows itself what its connections need of `RLIMIT_NOFILE`, which shells
+    /// set low and leave to be raised.
+    fn raise_descriptor_limit(&self) {
+        let connections = u64::from(self.shared.options.max_connections.get());
+        let wanted = connections + OTHER_DESCRIPTORS;
+        match rlimit::increase_nofile_limit(wanted) {
+            Ok(allowed) if allowed >= wanted => {}
+            Ok(allowed) => eprintln!(
+                "serve: only {allowed} files can be open (ulimit -Hn), too few for \
+                 {connections} connections; those beyond will wait"
+            ),
+            Err(error) => eprintln!("serve: cannot raise RLIMIT_NOFILE: {error}"),
+        }
     }
 
     /// Says where the server is, what it uses, and what to try.

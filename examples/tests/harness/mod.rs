@@ -32,10 +32,10 @@ impl Server {
         Self::from(command.arg(dir).args(arguments))
     }
 
-    /// With at most `limit` descriptors.
-    pub(crate) fn start_with_descriptors(limit: u32, backend: &str, dir: &Path) -> Self {
+    /// With `ulimit` set as `limit` says.
+    pub(crate) fn start_with_limit(limit: &str, backend: &str, dir: &Path) -> Self {
         let mut command = Command::new("sh");
-        command.args(["-c", &format!("ulimit -n {limit}; exec \"$@\""), "sh"]);
+        command.args(["-c", &format!("ulimit {limit}; exec \"$@\""), "sh"]);
         command.arg(env!("CARGO_BIN_EXE_serve")).args(["--threads", "1", "--backend", backend]);
         Self::from(command.args(["--listen", "127.0.0.1:0", "--log", "json", "--dir"]).arg(dir))
     }
