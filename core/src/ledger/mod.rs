@@ -1,5 +1,6 @@
 //! The state machine of one connection: facts in, completions out.
 
+mod queue;
 mod transfer;
 
 use crate::{
@@ -7,6 +8,7 @@ use crate::{
     Moment, Outbox, Payload, Reached, RefuseReason, Refused, StageEvidence, StageSupport,
     StampKeys, Time, TransferId, Transport, UnixTime, Watch, WireOffset,
 };
+use queue::Queue;
 use std::collections::VecDeque;
 use transfer::Transfer;
 
@@ -99,7 +101,7 @@ pub struct Ledger {
     limits: LedgerLimits,
     keys: StampKeys,
     /// Unfinished transfers, in submission order.
-    transfers: VecDeque<Transfer>,
+    transfers: Queue<Transfer>,
     /// Number of the first of them.
     first: u64,
     /// Numbers of the first transfer that is not queued, transmitted, acked.
@@ -138,7 +140,7 @@ impl Ledger {
             support,
             limits,
             keys: StampKeys::from_base(0),
-            transfers: VecDeque::new(),
+            transfers: Queue::new(),
             first: 0,
             queued: 0,
             transmitted: 0,
@@ -405,8 +407,8 @@ impl Ledger {
     pub fn awaiting_ack_since(&self) -> Option<Time> {
         let from = self.index(self.acked);
         let queued = self.index(self.queued);
-        let waiting = self.transfers.range(from..queued.max(from));
-        waiting.clone().find(|t| t.awaits_ack()).map(|t| t.queued_at)
+        let mut waiting = self.transfers.iter().take(queued).skip(from);
+        waiting.find(|t| t.awaits_ack()).map(|t| t.queued_at)
     }
 
     /// Position in `transfers` of the transfer with this number.
@@ -611,20 +613,16 @@ impl Ledger {
     }
 
     fn forget_finished(&mut self) {
-        while self.transfers.front().is_some_and(Transfer::is_finished) {
-            self.transfers.pop_front();
+        while self.transfers.first().is_some_and(Transfer::is_finished) {
+            self.transfers.drop_first();
             self.first += 1;
-        }
-        if self.transfers.is_empty() {
-            // Makes the next one use the same memory, which is in the cache.
-            self.transfers.clear();
         }
     }
 }
 
 impl Drop for Ledger {
     fn drop(&mut self) {
-        for transfer in &mut self.transfers {
+        for transfer in self.transfers.iter_mut() {
             if transfer.pins > 0 || transfer.file_pinned {
                 std::mem::forget(transfer.payload.take());
             }

@@ -11,7 +11,7 @@ use lastbyte::{
     Completion, ConnectionId, Driver, Evidence, FailReason, Moment, Payload, Reached, RefuseReason,
     Time, Watch,
 };
-use std::collections::VecDeque;
+use smallvec::SmallVec;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,7 +61,7 @@ pub struct Connection {
     number: u64,
     peer: Option<SocketAddr>,
     /// Responses whose transfers are unfinished, or follow one that is.
-    records: VecDeque<Record>,
+    records: SmallVec<[Record; 1]>,
     /// Number of the first of them.
     first: u64,
     /// Received bytes that could not be used yet: the start of a request, or
@@ -131,7 +131,7 @@ impl Connection {
             id,
             number,
             peer,
-            records: VecDeque::new(),
+            records: SmallVec::new(),
             first: 0,
             input: Vec::new(),
             began: now,
@@ -255,13 +255,8 @@ impl Connection {
             if now.since(self.began) > service.request_timeout {
                 self.refuse(Status::REQUEST_TIMEOUT, service);
             }
-        } else if self.records.is_empty() {
-            if self.records.capacity() > 4 {
-                self.records = VecDeque::new();
-            }
-            if now.since(self.active) > service.idle_timeout {
-                self.close(service);
-            }
+        } else if self.records.is_empty() && now.since(self.active) > service.idle_timeout {
+            self.close(service);
         }
     }
 
@@ -393,7 +388,7 @@ impl Connection {
                 if self.records.is_empty() {
                     self.first = transfer.number();
                 }
-                self.records.push_back(record);
+                self.records.push(record);
                 if close {
                     self.close(service);
                 }
@@ -425,13 +420,11 @@ impl Connection {
     /// Forgets what is finished, and goes on if that is what was waited for.
     fn forget_told(&mut self, service: &mut Service) {
         let was_blocked = self.is_blocked();
-        while self.records.front().is_some_and(|record| record.is_told) {
-            self.records.pop_front();
-            self.first += 1;
-        }
-        if self.records.is_empty() {
-            // Makes the next one use the same memory, which is in the cache.
-            self.records.clear();
+        let told = self.records.iter().take_while(|record| record.is_told).count();
+        self.records.drain(..told);
+        self.first += told as u64;
+        if self.records.is_empty() && self.records.spilled() {
+            self.records = SmallVec::new();
         }
         self.active = self.active.max(service.now.monotonic);
         if was_blocked {

@@ -183,9 +183,14 @@ impl Server {
     /// Allows itself what its connections need of `RLIMIT_NOFILE`, which shells
     /// set low and leave to be raised.
     fn raise_descriptor_limit(&self) {
-        let connections = u64::from(self.shared.options.max_connections.get());
-        let wanted = connections + OTHER_DESCRIPTORS;
-        match rlimit::increase_nofile_limit(wanted) {
+        let connections = self.shared.options.max_connections();
+        let wanted = u64::from(connections) + OTHER_DESCRIPTORS;
+        let allowed = rlimit::increase_nofile_limit(wanted);
+        // What nobody asked for is not missed.
+        if self.shared.options.max_connections.is_none() {
+            return;
+        }
+        match allowed {
             Ok(allowed) if allowed >= wanted => {}
             Ok(allowed) => eprintln!(
                 "serve: only {allowed} files can be open (ulimit -Hn), too few for \

@@ -58,8 +58,9 @@ pub struct Options {
     pub drain_timeout: Duration,
 
     /// Connections at once, over all threads; others wait in the kernel's queue
-    #[arg(long, value_name = "N", default_value = "50000")]
-    pub max_connections: NonZero<u32>,
+    /// [default: 50000, or what the limit on open files allows]
+    #[arg(long, value_name = "N")]
+    pub max_connections: Option<NonZero<u32>>,
 
     /// Shortest response in bytes that zero copy is tried for [default: as the
     /// library has it]
@@ -91,7 +92,16 @@ Environment:
 Exit code: 0 after a complete drain, 1 if the drain timed out or the server
 failed, 2 if it could not start, 128 + n if signal n came twice.";
 
+/// Connections at once, where nobody says how many.
+const MAX_CONNECTIONS: u32 = 50_000;
+
 impl Options {
+    /// Connections at once, over all threads.
+    #[must_use]
+    pub fn max_connections(&self) -> u32 {
+        self.max_connections.map_or(MAX_CONNECTIONS, NonZero::get)
+    }
+
     /// The options of this process's command line.
     ///
     /// # Errors

@@ -97,7 +97,7 @@ impl Worker {
     ) -> Result<Self, DriverError> {
         let options = &shared.options;
         let mut config = DriverConfig::default();
-        config.max_connections = options.max_connections.get().saturating_add(1024);
+        config.max_connections = options.max_connections().saturating_add(1024);
         if let Some(threshold) = options.zero_copy_threshold {
             config.zero_copy_threshold = threshold;
         }
@@ -293,7 +293,7 @@ impl Worker {
     }
 
     fn is_full(&self) -> bool {
-        let max = u64::from(self.shared.options.max_connections.get());
+        let max = u64::from(self.shared.options.max_connections());
         self.shared.connections.load(Ordering::Relaxed) >= max
     }
 

@@ -37,6 +37,7 @@ impl Server {
         let mut command = Command::new("sh");
         command.args(["-c", &format!("ulimit {limit}; exec \"$@\""), "sh"]);
         command.arg(env!("CARGO_BIN_EXE_serve")).args(["--threads", "1", "--backend", backend]);
+        command.args(["--max-connections", "1000"]);
         Self::from(command.args(["--listen", "127.0.0.1:0", "--log", "json", "--dir"]).arg(dir))
     }
 
