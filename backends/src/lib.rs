@@ -23,6 +23,8 @@ mod open;
 mod probe;
 mod readiness;
 mod sys;
+#[cfg(feature = "tokio")]
+pub mod tokio;
 
 pub use open::{
     BACKEND_VARIABLE, BUILT, DISABLE_VARIABLE, EnvError, choice_from_env, open,

@@ -1,0 +1,151 @@
+//! One connection, as futures.
+
+use super::handle::User;
+use super::transfer::Transfer;
+use lastbyte::{
+    Attached, CloseOutcome, ConnectionId, FailReason, Payload, PooledBuf, Received, Refused,
+    StageSupport, Watch, ZeroCopySend,
+};
+use std::fmt;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// How long a connection that is merely dropped may take to close.
+const CLOSE_WITHIN: Duration = Duration::from_secs(10);
+
+/// A connection of a driver that a task turns.
+///
+/// Dropping it closes it in the background: what was accepted is still sent, for
+/// up to 10 seconds. Call [`Self::close`] to hear how it ended, [`Self::abort`]
+/// to reset it.
+pub struct Connection {
+    user: User,
+    attached: Attached,
+    received: mpsc::UnboundedReceiver<Received>,
+    closed: oneshot::Receiver<CloseOutcome>,
+    /// The driver was asked for input that has not been taken yet.
+    asked: bool,
+    has_ended: bool,
+    is_over: bool,
+}
+
+impl Connection {
+    pub(super) fn new(
+        user: User,
+        attached: Attached,
+        received: mpsc::UnboundedReceiver<Received>,
+        closed: oneshot::Receiver<CloseOutcome>,
+    ) -> Self {
+        let (asked, has_ended, is_over) = (false, false, false);
+        Self { user, attached, received, closed, asked, has_ended, is_over }
+    }
+
+    /// The driver's name for it.
+    #[must_use]
+    pub fn id(&self) -> ConnectionId {
+        self.attached.connection
+    }
+
+    /// What the stages of its transfers rest on.
+    #[must_use]
+    pub fn stages(&self) -> StageSupport {
+        self.attached.stages
+    }
+
+    /// Sends `payload` behind everything sent before. Never waits: what the
+    /// socket takes at once is written before this returns.
+    ///
+    /// # Errors
+    /// As [`Driver::submit`](lastbyte::Driver::submit), with the payload. After
+    /// `BackPressure`, wait for an earlier transfer's [`Transfer::released`].
+    pub fn send(&self, payload: Payload, watch: Watch) -> Result<Transfer, Refused<Payload>> {
+        let id = self.id();
+        self.user.with(|turned| {
+            let transfer = turned.driver.submit(id, payload, watch)?;
+            let (sender, completions) = mpsc::unbounded_channel();
+            turned.inboxes.submitted(id, transfer, watch, sender);
+            Ok(Transfer::new(transfer, completions))
+        })
+    }
+
+    /// The next input; `None` once the peer has ended its stream. Nothing is
+    /// read while nobody asks. Cancel-safe: input that came meanwhile is the
+    /// next call's.
+    ///
+    /// # Errors
+    /// How the connection ended, if it did.
+    pub async fn receive(&mut self) -> Result<Option<PooledBuf>, CloseOutcome> {
+        if self.has_ended {
+            return Ok(None);
+        }
+        if !self.asked {
+            let id = self.id();
+            // If it is gone, its channel is closed, and says so.
+            self.asked = self.user.with(|turned| turned.driver.receive(id)).is_ok();
+        }
+        let received = self.received.recv().await;
+        self.asked = false;
+        match received {
+            Some(Received::Data(data)) => Ok(Some(data)),
+            Some(Received::End) => {
+                self.has_ended = true;
+                Ok(None)
+            }
+            None => Err(self.outcome().await),
+        }
+    }
+
+    /// Sends what was accepted, ends the stream, and waits for the peer to
+    /// acknowledge all of it; resets the connection after `within`.
+    ///
+    /// If this future is dropped, closing goes on.
+    pub async fn close(mut self, within: Duration) -> CloseOutcome {
+        let id = self.id();
+        // If it is gone, its outcome is there.
+        drop(self.user.with(|turned| turned.driver.close(id, within)));
+        self.is_over = true;
+        self.outcome().await
+    }
+
+    /// Resets the connection: unfinished transfers fail.
+    pub fn abort(mut self) {
+        self.is_over = true;
+        let id = self.id();
+        // If it is gone, that is what was wanted.
+        drop(self.user.with(|turned| turned.driver.abort(id)));
+    }
+
+    async fn outcome(&mut self) -> CloseOutcome {
+        self.is_over = true;
+        // Without a word the driver is gone, and with it the connection.
+        (&mut self.closed).await.unwrap_or(CloseOutcome::Failed(FailReason::Closed))
+    }
+}
+
+/// Sends without following the transfer: its completions are dropped, and so is
+/// the payload when it is released.
+impl ZeroCopySend for Connection {
+    fn send(
+        &mut self,
+        payload: Payload,
+        watch: Watch,
+    ) -> Result<lastbyte::TransferId, Refused<Payload>> {
+        Self::send(self, payload, watch).map(|transfer| transfer.id())
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if !self.is_over {
+            let id = self.id();
+            // If it is gone, there is nothing left to close.
+            drop(self.user.with(|turned| turned.driver.close(id, CLOSE_WITHIN)));
+        }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("attached", &self.attached).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,119 @@
+//! Who waits for which event.
+
+use lastbyte::{
+    CloseOutcome, Completion, ConnectionId, Event, ListenerId, Reached, Received, Socket, Stage,
+    TransferId, Watch,
+};
+use std::collections::HashMap;
+use std::io;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
+
+/// Where events go. Senders whose receivers are gone are no error: somebody did
+/// not want to know any more.
+#[derive(Debug, Default)]
+pub(super) struct Inboxes {
+    listeners: HashMap<ListenerId, UnboundedSender<io::Result<Socket>>>,
+    connections: HashMap<ConnectionId, Inbox>,
+}
+
+#[derive(Debug)]
+struct Inbox {
+    received: UnboundedSender<Received>,
+    closed: oneshot::Sender<CloseOutcome>,
+    transfers: HashMap<TransferId, News>,
+}
+
+/// What is still to come of a transfer.
+#[derive(Debug)]
+struct News {
+    to: UnboundedSender<Completion>,
+    last: Option<Stage>,
+    is_released: bool,
+}
+
+impl Inboxes {
+    pub(super) fn listens(&mut self, id: ListenerId, to: UnboundedSender<io::Result<Socket>>) {
+        self.listeners.insert(id, to);
+    }
+
+    pub(super) fn unlistens(&mut self, id: ListenerId) {
+        self.listeners.remove(&id);
+    }
+
+    pub(super) fn attached(
+        &mut self,
+        id: ConnectionId,
+        received: UnboundedSender<Received>,
+        closed: oneshot::Sender<CloseOutcome>,
+    ) {
+        self.connections.insert(id, Inbox { received, closed, transfers: HashMap::new() });
+    }
+
+    pub(super) fn submitted(
+        &mut self,
+        connection: ConnectionId,
+        transfer: TransferId,
+        watch: Watch,
+        to: UnboundedSender<Completion>,
+    ) {
+        if let Some(inbox) = self.connections.get_mut(&connection) {
+            let news = News { to, last: last_stage(watch), is_released: false };
+            inbox.transfers.insert(transfer, news);
+        }
+    }
+
+    pub(super) fn take(&mut self, event: Event) {
+        match event {
+            Event::Transfer(completion) => self.completed(completion),
+            Event::Accepted { listener, socket } => self.accepted(listener, Ok(socket)),
+            Event::AcceptPaused { listener, errno } => {
+                self.accepted(listener, Err(io::Error::from_raw_os_error(errno)));
+            }
+            Event::Received { connection, received, .. } => {
+                if let Some(inbox) = self.connections.get(&connection) {
+                    drop(inbox.received.send(received));
+                }
+            }
+            Event::Closed { connection, outcome, .. } => {
+                if let Some(inbox) = self.connections.remove(&connection) {
+                    drop(inbox.closed.send(outcome));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn accepted(&self, listener: ListenerId, result: io::Result<Socket>) {
+        if let Some(to) = self.listeners.get(&listener) {
+            drop(to.send(result));
+        }
+    }
+
+    fn completed(&mut self, completion: Completion) {
+        let Some(inbox) = self.connections.get_mut(&completion.connection) else { return };
+        let id = completion.transfer;
+        let Some(news) = inbox.transfers.get_mut(&id) else { return };
+        let stage = completion.stage();
+        news.is_released |= matches!(completion.reached, Reached::Released(_));
+        if stage == Stage::Failed || news.last == Some(stage) {
+            news.last = None;
+        }
+        drop(news.to.send(completion));
+        if news.is_released && news.last.is_none() {
+            inbox.transfers.remove(&id);
+        }
+    }
+}
+
+/// The stage that ends a transfer if it does not fail; `None` if only its
+/// release is told.
+fn last_stage(watch: Watch) -> Option<Stage> {
+    [
+        (Watch::ACKED, Stage::Acked),
+        (Watch::TRANSMITTED, Stage::Transmitted),
+        (Watch::QUEUED, Stage::Queued),
+    ]
+    .into_iter()
+    .find_map(|(bit, stage)| watch.contains(bit).then_some(stage))
+}

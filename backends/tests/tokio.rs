@@ -1,0 +1,234 @@
+//! Futures over every backend of this build.
+
+use bytes::Bytes;
+use lastbyte::{
+    AttachOptions, Backend, Choice, CloseOutcome, DriverConfig, FailReason, Payload, Restrictions,
+    Stage, Watch,
+};
+use lastbyte_backends::tokio::{Connection, Ended, Handle, spawn};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::time::timeout;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const CLOSE: Duration = Duration::from_secs(10);
+
+/// Runs `test` on every backend, on runtimes of one thread and of several.
+fn on_each_backend<F>(test: impl Fn(Arc<dyn Backend>) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    for &kind in lastbyte_backends::BUILT {
+        let backend = lastbyte_backends::open(Choice::Only(kind), &Restrictions::none()).unwrap();
+        for mut builder in [
+            tokio::runtime::Builder::new_current_thread(),
+            tokio::runtime::Builder::new_multi_thread(),
+        ] {
+            let runtime = builder.worker_threads(2).enable_all().build().unwrap();
+            let task = runtime.spawn(test(Arc::clone(&backend)));
+            runtime
+                .block_on(async { timeout(PATIENCE, task).await })
+                .unwrap_or_else(|_| panic!("{kind}: hangs"))
+                .unwrap();
+        }
+    }
+}
+
+/// A connection, and its peer.
+async fn pair(handle: &Handle) -> (Connection, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    peer.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut listener = handle.listen(listener).unwrap();
+    let socket = listener.accept().await.unwrap();
+    (handle.attach(socket, &AttachOptions::default()).unwrap(), peer)
+}
+
+fn handle(backend: &dyn Backend) -> Handle {
+    spawn(backend, &DriverConfig::default()).unwrap()
+}
+
+/// Memory that says when it is dropped.
+struct Tracked(Vec<u8>, Arc<AtomicBool>);
+
+impl AsRef<[u8]> for Tracked {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Tracked {
+    fn drop(&mut self) {
+        self.1.store(true, Ordering::SeqCst);
+    }
+}
+
+fn tracked(len: usize) -> (Payload, Arc<AtomicBool>) {
+    let dropped = Arc::new(AtomicBool::new(false));
+    let memory = Bytes::from_owner(Tracked(vec![7; len], Arc::clone(&dropped)));
+    (Payload::from(memory), dropped)
+}
+
+#[test]
+fn stages_are_awaited_in_any_order_and_closing_tells_the_outcome() {
+    on_each_backend(async |backend: Arc<dyn Backend>| {
+        let handle = handle(&*backend);
+        let (connection, mut peer) = pair(&handle).await;
+        let reader = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            peer.read_to_end(&mut all).unwrap();
+            all.len()
+        });
+        let mut transfer = connection.send(vec![1; 300_000].into(), Watch::ALL).unwrap();
+        let acked = transfer.acked().await.unwrap();
+        let queued = transfer.queued().await.unwrap();
+        assert!(queued.at.monotonic <= acked.at.monotonic);
+        assert_eq!(transfer.released().await.unwrap().stage(), Stage::Released);
+        assert_eq!(transfer.next().await.unwrap().stage(), Stage::Transmitted);
+        assert!(transfer.next().await.is_none());
+        assert!(matches!(transfer.acked().await, Err(Ended::NotTold)));
+        assert_eq!(connection.close(CLOSE).await, CloseOutcome::Graceful);
+        assert_eq!(reader.join().unwrap(), 300_000);
+    });
+}
+
+#[test]
+fn input_that_comes_after_a_receive_was_dropped_is_the_next_ones() {
+    on_each_backend(async |backend: Arc<dyn Backend>| {
+        let handle = handle(&*backend);
+        let (mut connection, mut peer) = pair(&handle).await;
+        let early = timeout(Duration::from_millis(20), connection.receive()).await;
+        assert!(early.is_err(), "nothing was sent");
+        peer.write_all(b"one").unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert_eq!(&*connection.receive().await.unwrap().unwrap(), b"one");
+        peer.write_all(b"two").unwrap();
+        assert_eq!(&*connection.receive().await.unwrap().unwrap(), b"two");
+        drop(peer);
+        assert!(connection.receive().await.unwrap().is_none());
+        assert!(connection.receive().await.unwrap().is_none());
+    });
+}
+
+#[test]
+fn a_dropped_transfer_keeps_its_memory_until_it_is_released() {
+    on_each_backend(async |backend: Arc<dyn Backend>| {
+        let handle = handle(&*backend);
+        let (connection, mut peer) = pair(&handle).await;
+        let len = 64 << 20;
+        let (payload, dropped) = tracked(len);
+        drop(connection.send(payload, Watch::ACKED).unwrap());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(!dropped.load(Ordering::SeqCst), "the peer has not read yet");
+        let closed = tokio::spawn(connection.close(CLOSE));
+        let all = tokio::task::spawn_blocking(move || {
+            let mut all = Vec::new();
+            peer.read_to_end(&mut all).unwrap();
+            all
+        });
+        let all = all.await.unwrap();
+        assert!(all.len() == len && all.iter().all(|&byte| byte == 7));
+        assert_eq!(closed.await.unwrap(), CloseOutcome::Graceful);
+        assert!(dropped.load(Ordering::SeqCst));
+    });
+}
+
+#[test]
+fn a_reset_ends_what_is_awaited() {
+    on_each_backend(async |backend: Arc<dyn Backend>| {
+        let handle = handle(&*backend);
+        let (mut connection, peer) = pair(&handle).await;
+        let (payload, dropped) = tracked(64 << 20);
+        let mut transfer = connection.send(payload, Watch::ACKED).unwrap();
+        socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(peer);
+        let Err(Ended::Failed(failure)) = transfer.acked().await else { panic!("it was reset") };
+        assert_eq!(failure.reason, FailReason::Reset);
+        drop(transfer.released().await.unwrap());
+        assert!(dropped.load(Ordering::SeqCst));
+        let outcome = connection.receive().await.unwrap_err();
+        assert_eq!(outcome, CloseOutcome::Failed(FailReason::Reset));
+    });
+}
+
+#[test]
+fn an_aborted_connection_fails_and_a_refusal_returns_the_payload() {
+    on_each_backend(async |backend: Arc<dyn Backend>| {
+        let handle = handle(&*backend);
+        let (connection, _peer) = pair(&handle).await;
+        let refused = connection.send(Payload::new(), Watch::ACKED).unwrap_err();
+        assert!(refused.value.is_empty());
+        let (payload, dropped) = tracked(64 << 20);
+        let mut transfer = connection.send(payload, Watch::ACKED).unwrap();
+        connection.abort();
+        let Err(Ended::Failed(failure)) = transfer.acked().await else { panic!("it was aborted") };
+        assert_eq!(failure.reason, FailReason::Cancelled);
+        drop(transfer.released().await.unwrap());
+        assert!(dropped.load(Ordering::SeqCst));
+    });
+}
+
+#[test]
+fn a_driver_whose_users_are_gone_finishes_and_ends() {
+    on_each_backend(async |backend: Arc<dyn Backend>| {
+        let handle = handle(&*backend);
+        let (connection, mut peer) = pair(&handle).await;
+        let (payload, dropped) = tracked(1 << 20);
+        drop(connection.send(payload, Watch::NONE).unwrap());
+        drop((connection, handle));
+        // Only the task is left, and the peer gets all of it.
+        let read = tokio::task::spawn_blocking(move || {
+            let mut all = Vec::new();
+            peer.read_to_end(&mut all).unwrap();
+            all.len()
+        });
+        assert_eq!(read.await.unwrap(), 1 << 20);
+        while tokio::runtime::Handle::current().metrics().num_alive_tasks() > 1 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(dropped.load(Ordering::SeqCst));
+    });
+}
+
+#[test]
+fn many_connections_are_served_at_once() {
+    on_each_backend(async |backend: Arc<dyn Backend>| {
+        let handle = handle(&*backend);
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        let mut listener = handle.listen(socket).unwrap();
+        let clients = tokio::task::spawn_blocking(move || {
+            let mut clients: Vec<_> =
+                (0..100).map(|_| TcpStream::connect(address).unwrap()).collect();
+            for (n, client) in clients.iter_mut().enumerate() {
+                client.set_read_timeout(Some(PATIENCE)).unwrap();
+                client.write_all(&[u8::try_from(n).unwrap()]).unwrap();
+            }
+            for (n, client) in clients.iter_mut().enumerate() {
+                let mut all = Vec::new();
+                client.read_to_end(&mut all).unwrap();
+                assert_eq!(all, vec![u8::try_from(n).unwrap(); 10_000]);
+            }
+        });
+        let mut servers = Vec::new();
+        for _ in 0..100 {
+            let socket = listener.accept().await.unwrap();
+            let mut connection = handle.attach(socket, &AttachOptions::default()).unwrap();
+            servers.push(tokio::spawn(async move {
+                let byte = connection.receive().await.unwrap().unwrap()[0];
+                let mut transfer =
+                    connection.send(vec![byte; 10_000].into(), Watch::ACKED).unwrap();
+                drop(transfer.acked().await.unwrap());
+                connection.close(CLOSE).await
+            }));
+        }
+        clients.await.unwrap();
+        for server in servers {
+            assert_eq!(server.await.unwrap(), CloseOutcome::Graceful);
+        }
+        assert!(listener.unlisten().is_some());
+    });
+}
