@@ -16,6 +16,15 @@ pub struct Outcome {
     pub took: Duration,
 }
 
+/// How far a case is.
+#[derive(Clone, Copy, Debug)]
+pub enum Step<'o> {
+    /// It begins.
+    Begins,
+    /// It has ended.
+    Ended(&'o Outcome),
+}
+
 /// Carries `case` out in a thread of its own. A panic is a failure, and so is
 /// one that takes longer than `limit`: its thread is left behind.
 #[must_use]
@@ -46,14 +55,14 @@ pub fn run_case(case: &Case, subject: &Subject, limit: Duration) -> Outcome {
     Outcome { verdict, took: began.elapsed() }
 }
 
-/// Carries out all `cases`, `jobs` at a time, and tells of each as it ends;
-/// the outcomes are returned in the order of the cases.
+/// Carries out all `cases`, `jobs` at a time, and tells of each as it begins and
+/// as it ends; the outcomes are returned in the order of the cases.
 pub fn run_all(
     cases: &[Case],
     subject: &Subject,
     limit: Duration,
     jobs: usize,
-    tell: impl Fn(&Case, &Outcome) + Sync,
+    tell: impl Fn(&Case, Step<'_>) + Sync,
 ) -> Vec<Outcome> {
     let waiting = Mutex::new((0..cases.len()).collect::<VecDeque<_>>());
     let done = Mutex::new(Vec::with_capacity(cases.len()));
@@ -65,8 +74,9 @@ pub fn run_all(
                     let Some(n) = next else {
                         break;
                     };
+                    tell(&cases[n], Step::Begins);
                     let outcome = run_case(&cases[n], subject, limit);
-                    tell(&cases[n], &outcome);
+                    tell(&cases[n], Step::Ended(&outcome));
                     if let Ok(mut done) = done.lock() {
                         done.push((n, outcome));
                     }

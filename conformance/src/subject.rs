@@ -3,6 +3,7 @@
 use crate::Lack;
 use lastbyte::{Backend, BackendKind, Choice, Facility, Restrictions, Support};
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// A backend, and how to get it in other circumstances.
@@ -12,6 +13,7 @@ pub struct Subject {
     restrictions: Restrictions,
     opener: Option<Arc<Opener>>,
     receive_buffer: Option<usize>,
+    remote_peer: Option<SocketAddr>,
 }
 
 /// Opens a backend by choice under restrictions.
@@ -36,7 +38,7 @@ impl Subject {
     #[must_use]
     pub fn new(backend: Arc<dyn Backend>) -> Self {
         let restrictions = Restrictions::none();
-        Self { backend, restrictions, opener: None, receive_buffer: None }
+        Self { backend, restrictions, opener: None, receive_buffer: None, remote_peer: None }
     }
 
     /// A backend of `lastbyte-backends`, with facilities switched off.
@@ -69,6 +71,14 @@ impl Subject {
         self
     }
 
+    /// The same, with another machine to send to, where `conformance peer`
+    /// listens at this address.
+    #[must_use]
+    pub fn with_remote_peer(mut self, peer: SocketAddr) -> Self {
+        self.remote_peer = Some(peer);
+        self
+    }
+
     /// The backend.
     #[must_use]
     pub fn backend(&self) -> &dyn Backend {
@@ -85,6 +95,12 @@ impl Subject {
     #[must_use]
     pub fn receive_buffer(&self) -> Option<usize> {
         self.receive_buffer
+    }
+
+    /// Another machine to send to.
+    #[must_use]
+    pub fn remote_peer(&self) -> Option<SocketAddr> {
+        self.remote_peer
     }
 
     /// The way to open backends, where there is one.

@@ -50,7 +50,7 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 /// Without a link: a window so small that acknowledgements come one by one.
-fn without_link(subject: &Subject, lack: Lack) -> Result<Proof, Failure> {
+pub(super) fn without_link(subject: &Subject, lack: Lack) -> Result<Proof, Failure> {
     let mut rig = Rig::new(subject)?;
     let (connection, peer) = rig.connect(subject, Wire::narrow())?;
     let peer = reader(peer)?;

@@ -3,9 +3,11 @@
 mod c01_exactly_once;
 mod c02_order;
 mod c03_truth;
+mod c03_truth_between_namespaces;
 mod c03_truth_over_a_link;
 mod c04_nothing_lost;
 mod c05_memory;
+mod c05_memory_elsewhere;
 mod c06_time;
 mod c07_refusal;
 mod c08_degradation;
@@ -30,8 +32,10 @@ pub fn cases() -> Vec<Case> {
         c02_order::cases(),
         c03_truth::cases(),
         c03_truth_over_a_link::cases(),
+        c03_truth_between_namespaces::cases(),
         c04_nothing_lost::cases(),
         c05_memory::cases(),
+        c05_memory_elsewhere::cases(),
         c06_time::cases(),
         c07_refusal::cases(),
         c08_degradation::cases(),

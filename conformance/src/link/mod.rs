@@ -12,6 +12,7 @@
 mod hop;
 mod journal;
 mod segment;
+pub(crate) mod veth;
 
 use crate::sys::tun::{self, HERE, THERE};
 use crate::{Failure, Lack};

@@ -3,8 +3,12 @@
 #![allow(unsafe_code, reason = "system calls; each file wraps one kernel facility")]
 
 pub(crate) mod limits;
+pub(crate) mod namespace;
+pub(crate) mod netlink;
 pub(crate) mod poll;
 pub(crate) mod private_files;
 pub(crate) mod process;
+pub(crate) mod shared_memory;
+pub(crate) mod sysctl;
 pub(crate) mod tcp;
 pub(crate) mod tun;

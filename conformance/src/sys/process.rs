@@ -10,14 +10,50 @@ use std::str::FromStr;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum ProcessRestriction {
-    /// `io_uring_setup` and its kin answer this errno.
-    NoIoUring(i32),
-    /// `epoll_create` and its kin answer this errno.
-    NoEpoll(i32),
-    /// `setsockopt(SO_TIMESTAMPING)` answers this errno.
-    NoTimestamping(i32),
+    /// These calls answer this errno.
+    Refused(Refusable, i32),
     /// `RLIMIT_MEMLOCK`, and no privilege to exceed it.
     PinnedMemory(u64),
+}
+
+/// Calls that a seccomp filter can refuse.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Refusable {
+    /// `io_uring_setup` and its kin.
+    IoUring,
+    /// `epoll_create` and its kin.
+    Epoll,
+    /// `setsockopt(SO_TIMESTAMPING)`.
+    Timestamping,
+    /// `setsockopt(SO_ZEROCOPY)`.
+    ZeroCopy,
+    /// `getsockopt(TCP_INFO)`.
+    TcpInfo,
+    /// `setsockopt(TCP_ULP)`, which kernel TLS begins with.
+    KernelTls,
+}
+
+impl Refusable {
+    const ALL: [Self; 6] = [
+        Self::IoUring,
+        Self::Epoll,
+        Self::Timestamping,
+        Self::ZeroCopy,
+        Self::TcpInfo,
+        Self::KernelTls,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::IoUring => "seccomp-no-io-uring",
+            Self::Epoll => "seccomp-no-epoll",
+            Self::Timestamping => "seccomp-no-timestamping",
+            Self::ZeroCopy => "seccomp-no-zerocopy",
+            Self::TcpInfo => "seccomp-no-tcp-info",
+            Self::KernelTls => "seccomp-no-kernel-tls",
+        }
+    }
 }
 
 /// Imposes `restrictions` on the calling thread and all it starts; on Linux,
@@ -32,11 +68,7 @@ pub fn restrict_process(restrictions: &[ProcessRestriction]) -> io::Result<()> {
                 limits::give_up_pinning()?;
                 limits::set_limit(Resource::PinnedMemory, bytes)?;
             }
-            ProcessRestriction::NoIoUring(errno) => filter::refuse(filter::IO_URING, None, errno)?,
-            ProcessRestriction::NoEpoll(errno) => filter::refuse(filter::EPOLL, None, errno)?,
-            ProcessRestriction::NoTimestamping(errno) => {
-                filter::refuse(filter::SETSOCKOPT, Some(filter::TIMESTAMPING), errno)?;
-            }
+            ProcessRestriction::Refused(calls, errno) => filter::refuse(calls, errno)?,
         }
     }
     Ok(())
@@ -55,12 +87,8 @@ impl FromStr for ProcessRestriction {
             Some(call) => (call, libc::ENOSYS),
             None => (name, libc::EPERM),
         };
-        match call {
-            "seccomp-no-io-uring" => Ok(Self::NoIoUring(errno)),
-            "seccomp-no-epoll" => Ok(Self::NoEpoll(errno)),
-            "seccomp-no-timestamping" => Ok(Self::NoTimestamping(errno)),
-            _ => Err(unknown()),
-        }
+        let known = Refusable::ALL.into_iter().find(|known| known.name() == call);
+        known.map(|known| Self::Refused(known, errno)).ok_or_else(unknown)
     }
 }
 
@@ -72,12 +100,13 @@ pub struct UnknownRestriction {
 
 impl fmt::Display for UnknownRestriction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "there is no restriction '{}'; known are no-<facility>, seccomp-no-io-uring, \
-             seccomp-no-epoll, seccomp-no-timestamping (each also with -enosys), memlock=BYTES, \
-             rcvbuf=BYTES",
-            self.name
+        write!(f, "there is no restriction '{}'; known are no-<facility>, ", self.name)?;
+        for calls in Refusable::ALL {
+            write!(f, "{}, ", calls.name())?;
+        }
+        f.write_str(
+            "(each seccomp also with -enosys), memlock=BYTES, rcvbuf=BYTES, \
+             io-uring-disabled=1|2, optmem-max=BYTES",
         )
     }
 }
@@ -86,6 +115,7 @@ impl std::error::Error for UnknownRestriction {}
 
 #[cfg(target_os = "linux")]
 mod filter {
+    use super::Refusable;
     use seccompiler::{
         BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
         SeccompRule, TargetArch,
@@ -93,33 +123,53 @@ mod filter {
     use std::collections::BTreeMap;
     use std::io;
 
-    pub(super) const IO_URING: &[libc::c_long] =
-        &[libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
-    pub(super) const SETSOCKOPT: &[libc::c_long] = &[libc::SYS_setsockopt];
-    #[cfg(target_arch = "x86_64")]
-    pub(super) const EPOLL: &[libc::c_long] = &[libc::SYS_epoll_create1, libc::SYS_epoll_create];
-    #[cfg(not(target_arch = "x86_64"))]
-    pub(super) const EPOLL: &[libc::c_long] = &[libc::SYS_epoll_create1];
-    /// `SO_TIMESTAMPING` with the old and the new layout of time.
-    pub(super) const TIMESTAMPING: &[libc::c_int] = &[37, 65];
+    /// System calls, and the options (with their level) that they are refused
+    /// for; without any, for everything.
+    struct Calls {
+        numbers: &'static [libc::c_long],
+        options: &'static [(libc::c_int, libc::c_int)],
+    }
 
-    /// Makes `calls` answer `errno`; only for these `SOL_SOCKET` options, if any
-    /// are given.
-    pub(super) fn refuse(
-        calls: &[libc::c_long],
-        options: Option<&[libc::c_int]>,
-        errno: i32,
-    ) -> io::Result<()> {
+    #[cfg(target_arch = "x86_64")]
+    const EPOLL: &[libc::c_long] = &[libc::SYS_epoll_create1, libc::SYS_epoll_create];
+    #[cfg(not(target_arch = "x86_64"))]
+    const EPOLL: &[libc::c_long] = &[libc::SYS_epoll_create1];
+    const IO_URING: &[libc::c_long] =
+        &[libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
+    /// `SO_TIMESTAMPING` with the new layout of time
+    /// (include/uapi/asm-generic/socket.h).
+    const SO_TIMESTAMPING_NEW: libc::c_int = 65;
+
+    fn calls(of: Refusable) -> Calls {
+        const SET: &[libc::c_long] = &[libc::SYS_setsockopt];
+        const GET: &[libc::c_long] = &[libc::SYS_getsockopt];
+        let (numbers, options): (_, &[_]) = match of {
+            Refusable::IoUring => (IO_URING, &[]),
+            Refusable::Epoll => (EPOLL, &[]),
+            Refusable::Timestamping => (
+                SET,
+                &[
+                    (libc::SOL_SOCKET, libc::SO_TIMESTAMPING),
+                    (libc::SOL_SOCKET, SO_TIMESTAMPING_NEW),
+                ],
+            ),
+            Refusable::ZeroCopy => (SET, &[(libc::SOL_SOCKET, libc::SO_ZEROCOPY)]),
+            Refusable::TcpInfo => (GET, &[(libc::IPPROTO_TCP, libc::TCP_INFO)]),
+            Refusable::KernelTls => (SET, &[(libc::IPPROTO_TCP, libc::TCP_ULP)]),
+        };
+        Calls { numbers, options }
+    }
+
+    /// Makes these calls answer `errno`.
+    pub(super) fn refuse(what: Refusable, errno: i32) -> io::Result<()> {
+        let Calls { numbers, options } = calls(what);
         let compile = || -> Result<BpfProgram, seccompiler::BackendError> {
             let mut conditions = Vec::new();
-            for &option in options.unwrap_or_default() {
-                conditions.push(SeccompRule::new(vec![
-                    equals(1, libc::SOL_SOCKET)?,
-                    equals(2, option)?,
-                ])?);
+            for &(level, option) in options {
+                conditions.push(SeccompRule::new(vec![equals(1, level)?, equals(2, option)?])?);
             }
             let rules: BTreeMap<_, _> =
-                calls.iter().map(|&call| (call, conditions.clone())).collect();
+                numbers.iter().map(|&call| (call, conditions.clone())).collect();
             let action = SeccompAction::Errno(errno.unsigned_abs());
             let arch = TargetArch::try_from(std::env::consts::ARCH)?;
             SeccompFilter::new(rules, SeccompAction::Allow, action, arch)?.try_into()
@@ -138,12 +188,7 @@ mod filter {
 mod filter {
     use std::io;
 
-    pub(super) const IO_URING: &[libc::c_long] = &[];
-    pub(super) const SETSOCKOPT: &[libc::c_long] = &[];
-    pub(super) const EPOLL: &[libc::c_long] = &[];
-    pub(super) const TIMESTAMPING: &[libc::c_int] = &[];
-
-    pub(super) fn refuse(_: &[libc::c_long], _: Option<&[libc::c_int]>, _: i32) -> io::Result<()> {
+    pub(super) fn refuse(_: super::Refusable, _: i32) -> io::Result<()> {
         Err(io::Error::from_raw_os_error(libc::ENOSYS))
     }
 }
@@ -155,7 +200,7 @@ mod tests {
     #[test]
     fn names_are_read() {
         assert_eq!("memlock=65536".parse(), Ok(ProcessRestriction::PinnedMemory(65_536)));
-        let enosys = Ok(ProcessRestriction::NoEpoll(libc::ENOSYS));
+        let enosys = Ok(ProcessRestriction::Refused(Refusable::Epoll, libc::ENOSYS));
         assert_eq!("seccomp-no-epoll-enosys".parse(), enosys);
         let unknown = "seccomp-no-sugar".parse::<ProcessRestriction>().unwrap_err();
         assert!(unknown.to_string().contains("seccomp-no-sugar"), "{unknown}");
@@ -165,7 +210,8 @@ mod tests {
     #[test]
     fn a_filtered_call_is_refused_in_this_thread_only() {
         let refused = || {
-            restrict_process(&[ProcessRestriction::NoTimestamping(libc::ENOSYS)]).unwrap();
+            let refused = ProcessRestriction::Refused(Refusable::Timestamping, libc::ENOSYS);
+            restrict_process(&[refused]).unwrap();
             let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
             set_timestamping(&socket).unwrap_err().raw_os_error()
         };

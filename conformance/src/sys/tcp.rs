@@ -17,6 +17,14 @@ pub(crate) fn unacknowledged(socket: &TcpStream) -> io::Result<u64> {
     query(socket, libc::TIOCOUTQ)
 }
 
+/// Bytes that were written and not even sent (`SIOCOUTQNSD`).
+#[cfg(target_os = "linux")]
+pub(crate) fn unsent(socket: &TcpStream) -> io::Result<u64> {
+    /// `include/uapi/linux/sockios.h`.
+    const SIOCOUTQNSD: libc::c_ulong = 0x894b;
+    query(socket, SIOCOUTQNSD)
+}
+
 /// `tcpi_bytes_acked` of `TCP_INFO`.
 #[cfg(target_os = "linux")]
 pub(crate) fn bytes_acked(socket: &TcpStream) -> io::Result<u64> {
@@ -48,6 +56,11 @@ pub(crate) fn bytes_acked(socket: &TcpStream) -> io::Result<u64> {
 
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn unacknowledged(_: &TcpStream) -> io::Result<u64> {
+    Err(io::Error::from_raw_os_error(libc::ENOSYS))
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn unsent(_: &TcpStream) -> io::Result<u64> {
     Err(io::Error::from_raw_os_error(libc::ENOSYS))
 }
 

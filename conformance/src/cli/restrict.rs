@@ -1,7 +1,7 @@
 //! The list after `--restrict`.
 
+use crate::{MachineRestriction, ProcessRestriction};
 use lastbyte::{Facility, Restrictions};
-use lastbyte_conformance::ProcessRestriction;
 use std::str::FromStr;
 
 /// What is to be taken away.
@@ -13,8 +13,17 @@ pub(crate) struct RestrictionList {
     pub(crate) facilities: Restrictions,
     /// By having the kernel refuse it to the process.
     pub(crate) process: Vec<ProcessRestriction>,
+    /// By having it refused to everyone.
+    pub(crate) machine: Vec<MachineRestriction>,
     /// By shortening the receive buffers of attached sockets.
     pub(crate) receive_buffer: Option<usize>,
+}
+
+impl RestrictionList {
+    /// Whether it cannot be had in this process.
+    pub(crate) fn needs_a_child(&self) -> bool {
+        !self.process.is_empty() || !self.machine.is_empty()
+    }
 }
 
 impl FromStr for RestrictionList {
@@ -33,6 +42,8 @@ impl FromStr for RestrictionList {
                 let bytes =
                     bytes.parse().map_err(|_| format!("'{name}': not a number of bytes"))?;
                 parsed.receive_buffer = Some(bytes);
+            } else if let Some(restriction) = MachineRestriction::named(name) {
+                parsed.machine.push(restriction?);
             } else {
                 let restriction = name.parse();
                 parsed
@@ -61,7 +72,7 @@ mod tests {
 
     #[test]
     fn what_is_unknown_is_named() {
-        for wrong in ["no-sugar", "rcvbuf=x", "memlock=", "sugar"] {
+        for wrong in ["no-sugar", "rcvbuf=x", "memlock=", "optmem-max=many", "sugar"] {
             let error = wrong.parse::<RestrictionList>().unwrap_err();
             assert!(error.contains(wrong.trim_start_matches("no-")), "{error}");
         }

@@ -1,0 +1,247 @@
+//! `axes`: the cases once under each restriction that a container, an operator
+//! or a small machine may impose. The contract has to hold under all of them,
+//! and the capability report has to say what was taken away, with its errno.
+
+use super::output::{Format, as_json, tell};
+use crate::results::{self, CapabilityResult, Outcome, Run, errno_text};
+use lastbyte::{Facility, Restrictions};
+use serde::Serialize;
+use std::process::{Command, ExitCode};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Options {
+    /// Only restrictions whose name contains this.
+    #[arg(long, default_value = "", value_name = "TEXT", hide_default_value = true)]
+    axis: String,
+    /// Only cases whose name contains this.
+    #[arg(long, default_value = "", value_name = "TEXT", hide_default_value = true)]
+    filter: String,
+    /// Text or JSON.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// Seconds after which a case counts as hanging.
+    #[arg(long, default_value_t = 60, value_name = "S",
+          value_parser = clap::value_parser!(u64).range(1..))]
+    timeout: u64,
+}
+
+/// A restriction, and what the report has to say to it.
+struct Axis {
+    /// As for `run --restrict`.
+    restrict: &'static str,
+    /// Facilities that are lacking then, and why.
+    lacks: &'static [(Facility, i32)],
+    /// Facilities that may be lacking then, as this kernel accounts for memory.
+    may_lack: &'static [Facility],
+    /// Whether it changes a setting of the whole machine for a while.
+    of_the_machine: bool,
+}
+
+const fn axis(restrict: &'static str, lacks: &'static [(Facility, i32)]) -> Axis {
+    Axis { restrict, lacks, may_lack: &[], of_the_machine: false }
+}
+
+const AXES: [Axis; 14] = [
+    axis("seccomp-no-io-uring", &[(Facility::IoUring, libc::EPERM)]),
+    axis("seccomp-no-io-uring-enosys", &[(Facility::IoUring, libc::ENOSYS)]),
+    axis("seccomp-no-epoll", &[(Facility::Epoll, libc::EPERM)]),
+    axis("seccomp-no-epoll-enosys", &[(Facility::Epoll, libc::ENOSYS)]),
+    axis(
+        "seccomp-no-timestamping",
+        &[(Facility::Timestamps, libc::EPERM), (Facility::TimestampIdTcp, libc::EPERM)],
+    ),
+    axis(
+        "seccomp-no-timestamping-enosys",
+        &[(Facility::Timestamps, libc::ENOSYS), (Facility::TimestampIdTcp, libc::ENOSYS)],
+    ),
+    axis("seccomp-no-zerocopy", &[(Facility::ZeroCopy, libc::EPERM)]),
+    axis("seccomp-no-zerocopy-enosys", &[(Facility::ZeroCopy, libc::ENOSYS)]),
+    axis("seccomp-no-tcp-info", &[(Facility::TcpInfo, libc::EPERM)]),
+    axis("seccomp-no-kernel-tls", &[(Facility::KernelTls, libc::EPERM)]),
+    Axis {
+        of_the_machine: true,
+        ..axis("io-uring-disabled=2", &[(Facility::IoUring, libc::EPERM)])
+    },
+    Axis { of_the_machine: true, may_lack: &[Facility::ZeroCopy], ..axis("optmem-max=4096", &[]) },
+    // Rings are charged to it before 5.12 and again on some later kernels.
+    Axis { may_lack: &[Facility::IoUring, Facility::ZeroCopy], ..axis("memlock=65536", &[]) },
+    axis("rcvbuf=4096", &[]),
+];
+
+/// What came of one restriction.
+#[derive(Debug, Serialize)]
+struct AxisResult {
+    axis: &'static str,
+    /// Why it could not be imposed here.
+    not_imposed: Option<String>,
+    /// What the capability report says and should not, or does not and should.
+    wrong: Vec<String>,
+    run: Option<Run>,
+}
+
+impl AxisResult {
+    fn is_well(&self) -> bool {
+        self.wrong.is_empty() && self.run.as_ref().is_none_or(|run| run.failed == 0)
+    }
+}
+
+pub(super) fn run(options: &Options) -> Result<ExitCode, String> {
+    let axes: Vec<_> = AXES.iter().filter(|axis| axis.restrict.contains(&options.axis)).collect();
+    if axes.is_empty() {
+        let known: Vec<_> = AXES.iter().map(|axis| axis.restrict).collect();
+        return Err(format!("no axis contains '{}'; there are {}", options.axis, known.join(", ")));
+    }
+    let usual = results::capabilities(&lastbyte_backends::report(&Restrictions::none()));
+    let text = options.format == Format::Text;
+    let mut all = Vec::new();
+    for axis in axes {
+        let result = on(axis, options, &usual)?;
+        if text {
+            tell(&lines(axis, &result));
+        }
+        all.push(result);
+    }
+    let failed = all.iter().filter(|result| !result.is_well()).count();
+    if text {
+        tell(&format!("{} axes hold the contract, {failed} do not", all.len() - failed));
+    } else {
+        tell(&as_json(&all));
+    }
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn on(axis: &Axis, options: &Options, usual: &[CapabilityResult]) -> Result<AxisResult, String> {
+    let program = std::env::current_exe().map_err(|e| format!("cannot start itself: {e}"))?;
+    let output = Command::new(program)
+        .args(["run", "--format", "json", "--restrict", axis.restrict])
+        .args(["--filter", &options.filter, "--timeout", &options.timeout.to_string()])
+        .output()
+        .map_err(|error| format!("cannot start itself: {error}"))?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    let complaint = complaint.trim().trim_start_matches("conformance: ").to_owned();
+    let mut result =
+        AxisResult { axis: axis.restrict, not_imposed: None, wrong: Vec::new(), run: None };
+    match serde_json::from_slice::<Run>(&output.stdout) {
+        Ok(run) => {
+            result.wrong = differences(axis, usual, &run.capabilities);
+            result.run = Some(run);
+        }
+        Err(_) if axis.of_the_machine && output.status.code() == Some(2) => {
+            result.not_imposed = Some(complaint);
+        }
+        Err(_) => result.wrong.push(format!("no result ({}): {complaint}", output.status)),
+    }
+    Ok(result)
+}
+
+/// Where the report is not what it has to be: the usual one, but for what the
+/// axis takes away.
+fn differences(axis: &Axis, usual: &[CapabilityResult], found: &[CapabilityResult]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for usual in usual {
+        let facility = &usual.facility;
+        let Some(found) = found.iter().find(|found| found.facility == *facility) else {
+            wrong.push(format!("{facility} is not reported"));
+            continue;
+        };
+        let taken = axis.lacks.iter().find(|(taken, _)| taken.name() == facility);
+        let may_lack = axis.may_lack.iter().any(|may| may.name() == facility);
+        match taken {
+            Some((_, errno)) if (&*found.support, found.errno) != ("lacks", Some(*errno)) => {
+                let errno = errno_text(*errno);
+                wrong.push(format!(
+                    "{facility} is said to be '{}', not lacking: {errno}",
+                    said(found)
+                ));
+            }
+            None if found.support != usual.support && !may_lack => {
+                wrong.push(format!(
+                    "{facility} is '{}', and usually '{}'",
+                    said(found),
+                    said(usual)
+                ));
+            }
+            _ => {}
+        }
+    }
+    wrong
+}
+
+fn said(capability: &CapabilityResult) -> String {
+    let CapabilityResult { support, errno, .. } = capability;
+    errno.map_or_else(|| support.clone(), |errno| format!("{support}: {}", errno_text(errno)))
+}
+
+fn lines(axis: &Axis, result: &AxisResult) -> String {
+    let mut text = format!("{:<31} ", axis.restrict);
+    if let Some(why) = &result.not_imposed {
+        return text + &format!("not imposed: {why}");
+    }
+    let Some(run) = &result.run else {
+        return text + &result.wrong.join("; ");
+    };
+    text += &format!("{} passed, {} failed, {} n/a", run.passed, run.failed, run.not_applicable);
+    let lacking = run.capabilities.iter().filter(|capability| capability.support == "lacks");
+    let lacking: Vec<_> = lacking
+        .map(|c| match c.errno {
+            Some(errno) => format!("{} ({})", c.facility, errno_text(errno)),
+            None => c.facility.clone(),
+        })
+        .collect();
+    text += &format!(
+        "; lacks {}",
+        if lacking.is_empty() { "nothing".into() } else { lacking.join(", ") }
+    );
+    for unavailable in &run.unavailable {
+        text += &format!("; {} not run", unavailable.backend);
+    }
+    for wrong in &result.wrong {
+        text += &format!("\n    WRONG: {wrong}");
+    }
+    for backend in &run.backends {
+        for case in backend.cases.iter().filter(|case| case.result == Outcome::Fail) {
+            text += &format!("\n    {} {} {case}", backend.backend, case.name);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::restrict::RestrictionList;
+    use super::*;
+
+    fn capability(facility: Facility, support: &str, errno: Option<i32>) -> CapabilityResult {
+        CapabilityResult {
+            facility: facility.name().into(),
+            support: support.into(),
+            errno,
+            tried: None,
+            effect: None,
+        }
+    }
+
+    #[test]
+    fn each_axis_is_a_restriction() {
+        for axis in AXES {
+            let list: RestrictionList = axis.restrict.parse().unwrap();
+            assert_eq!(axis.of_the_machine, !list.machine.is_empty(), "{}", axis.restrict);
+        }
+    }
+
+    #[test]
+    fn a_report_that_says_too_little_or_too_much_is_wrong() {
+        let axis = axis("seccomp-no-epoll", &[(Facility::Epoll, libc::EPERM)]);
+        let usual = [
+            capability(Facility::Epoll, "have", None),
+            capability(Facility::IoUring, "have", None),
+        ];
+        let right = [capability(Facility::Epoll, "lacks", Some(libc::EPERM)), usual[1].clone()];
+        assert!(differences(&axis, &usual, &right).is_empty());
+        assert_eq!(differences(&axis, &usual, &usual).len(), 1);
+        let too_much =
+            [right[0].clone(), capability(Facility::IoUring, "lacks", Some(libc::EPERM))];
+        assert_eq!(differences(&axis, &usual, &too_much).len(), 1);
+        assert_eq!(differences(&axis, &usual, &[]).len(), 2);
+    }
+}

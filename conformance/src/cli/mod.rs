@@ -1,0 +1,134 @@
+//! The runner's command line, for any set of backends.
+//!
+//! ```no_run
+//! use lastbyte_conformance::{Subject, cli::{self, Contender}};
+//! # fn mine(_: &lastbyte::Restrictions) -> std::sync::Arc<dyn lastbyte::Backend> { unimplemented!() }
+//! fn main() -> std::process::ExitCode {
+//!     let mine = Contender::new("mine", |restrictions| Ok(Subject::new(mine(restrictions))));
+//!     cli::main(&[mine])
+//! }
+//! ```
+
+mod axes;
+mod contender;
+mod diff;
+pub(crate) mod output;
+mod report;
+mod restrict;
+mod run;
+
+pub use contender::Contender;
+
+use crate::{cases, kernels, remote, results};
+use clap::{Parser, Subcommand};
+use lastbyte::Restrictions;
+use output::tell;
+use std::process::ExitCode;
+
+/// Proves lastbyte's backends against their contract, with real sockets, real
+/// peers and real kernels.
+#[derive(Debug, Parser)]
+#[command(name = "conformance", version = VERSION, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Run the cases on this kernel; exits with 1 if one fails.
+    Run(run::Options),
+    /// Show what this kernel can do, and what a lack changes.
+    Probe {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the names of the cases and what each proves.
+    List,
+    /// Run the cases once under each restriction, and hold the capability
+    /// report against what was taken away.
+    Axes(axes::Options),
+    /// Run the cases on other kernels, under QEMU.
+    #[command(subcommand)]
+    Kernels(kernels::Action),
+    /// Write a table of results, as Markdown and as a page.
+    Report(report::Options),
+    /// Say what is different in another result; exits with 1 if it is worse.
+    Diff(diff::Options),
+    /// Serve as the other machine for `run --peer`.
+    Peer(remote::Options),
+    /// The first process of a kernel under test.
+    #[command(hide = true)]
+    Guest,
+}
+
+/// The whole program: reads the command line, does what it says.
+///
+/// Exit code 0: all is well; 1: a case failed, or a result is worse; 2: the
+/// command line was wrong, or what it asks for cannot be had here.
+#[must_use]
+pub fn main(contenders: &[Contender]) -> ExitCode {
+    const HELP: clap::error::ErrorKind =
+        clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() && error.kind() != HELP => {
+            let text = error.to_string();
+            let line = text.lines().next().unwrap_or_default();
+            return misused(&line.replacen("error: ", "", 1));
+        }
+        Err(help) => help.exit(),
+    };
+    let done = match cli.action {
+        Action::Run(options) => run::run(&options, contenders),
+        Action::Probe { json } => Ok(probe(json)),
+        Action::List => Ok(list()),
+        Action::Axes(options) => axes::run(&options),
+        Action::Kernels(action) => kernels::act(&action),
+        Action::Report(options) => report::write(&options),
+        Action::Diff(options) => diff::tell_difference(&options),
+        Action::Peer(options) => remote::serve(&options),
+        Action::Guest => kernels::guest(),
+    };
+    done.unwrap_or_else(|line| misused(&line))
+}
+
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("LASTBYTE_COMMIT"), ")");
+
+/// One clear line, and the exit code for a wrong command line.
+fn misused(line: &str) -> ExitCode {
+    eprintln!("conformance: {line}");
+    ExitCode::from(2)
+}
+
+fn probe(json: bool) -> ExitCode {
+    let report = lastbyte_backends::report(&Restrictions::none());
+    if json {
+        let facilities = results::capabilities(&report);
+        let all = serde_json::json!({ "kernel": report.kernel(), "facilities": facilities });
+        tell(&output::as_json(&all));
+    } else {
+        tell(report.to_string().trim_end());
+    }
+    ExitCode::SUCCESS
+}
+
+fn list() -> ExitCode {
+    let all = cases();
+    let width = all.iter().map(|case| case.name().len()).max().unwrap_or(0);
+    let lines = all.iter().map(|case| format!("{:<width$}  {}", case.name(), case.proves()));
+    tell(&lines.collect::<Vec<_>>().join("\n"));
+    ExitCode::SUCCESS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

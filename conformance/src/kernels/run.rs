@@ -1,0 +1,327 @@
+//! `kernels run`: the cases on a list of kernels.
+
+use super::accelerator::{self, Wanted};
+use super::boot::{Hardware, Prepared};
+use super::cache::{Cache, sha256_of};
+use super::choose::{Kernel, choose, series};
+use super::image;
+use super::list::{Offer, offer};
+use super::machine::{Accelerator, Qemu};
+use super::program::{self, Program};
+use super::unpack::Unpacked;
+use crate::cli::output::{self, Format, tell};
+use crate::remote::Remote;
+use crate::results::{COMMIT, CaseResult, KernelResult, KernelsRun, PackageResult, now};
+use std::collections::VecDeque;
+use std::fs;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Which: a series such as 6.12, a version, a whole release, or 'newest';
+    /// with @amd64 the flavour that has every driver.
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        default_value = "5.10,6.1,6.12,6.18,newest",
+        conflicts_with = "kernel"
+    )]
+    kernels: Vec<String>,
+    /// A kernel of one's own: its image.
+    #[arg(long, value_name = "PATH")]
+    kernel: Option<PathBuf>,
+    /// Its modules, a folder such as /lib/modules/RELEASE.
+    #[arg(long, value_name = "DIR", requires = "kernel")]
+    modules: Option<PathBuf>,
+    /// Which backend: its name, 'auto', or 'all'.
+    #[arg(long, default_value = "all", value_name = "NAME")]
+    backend: String,
+    /// Only cases whose name contains this.
+    #[arg(long, default_value = "", value_name = "TEXT", hide_default_value = true)]
+    filter: String,
+    /// What to take away first, as in `run`.
+    #[arg(long, default_value = "", value_name = "LIST", hide_default_value = true)]
+    restrict: String,
+    /// How to tell the result; with anything but text, progress is on standard error.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// A folder for results and the kernels' logs.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Kernels at the same time.
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
+    /// Processors of each guest.
+    #[arg(long, value_name = "N", default_value = "1")]
+    cpus: NonZeroUsize,
+    /// Cases at the same time in each guest.
+    #[arg(long, value_name = "N", default_value = "4")]
+    case_jobs: NonZeroUsize,
+    /// Seconds after which a case counts as hanging.
+    #[arg(long, default_value_t = 120, value_name = "S",
+          value_parser = clap::value_parser!(u64).range(1..))]
+    timeout: u64,
+    /// Seconds after which a guest is killed.
+    #[arg(long, default_value_t = 600, value_name = "S",
+          value_parser = clap::value_parser!(u64).range(1..))]
+    deadline: u64,
+    /// What executes the guests' instructions.
+    #[arg(long, value_enum, default_value_t = Wanted::Auto)]
+    accel: Wanted,
+    /// The static program that each kernel runs; else this one.
+    #[arg(long, value_name = "PATH")]
+    binary: Option<PathBuf>,
+}
+
+/// A kernel as it was asked for.
+#[derive(Clone, Debug)]
+struct Wish {
+    name: String,
+    release: String,
+    from: Source,
+}
+
+/// Where it comes from.
+#[derive(Clone, Debug)]
+enum Source {
+    /// The archive, in packages that are here now; or why they are not.
+    Packages(Kernel, Result<Vec<PathBuf>, String>),
+    Own {
+        image: PathBuf,
+        modules: Option<PathBuf>,
+    },
+}
+
+pub(super) fn run(options: &Options) -> Result<ExitCode, String> {
+    let date = now();
+    let qemu = Qemu::find()?;
+    let program = program::read(options.binary.as_deref())?;
+    if let Some(out) = &options.out {
+        fs::create_dir_all(out).map_err(|error| format!("{}: {error}", out.display()))?;
+    }
+    let wishes = wishes(options)?;
+    let remote = Remote::start().map_err(|error| format!("a peer for the guests: {error}"))?;
+    let mut arguments = arguments(options);
+    if qemu.network {
+        arguments.extend(["--peer".to_owned(), format!("{HOST}:{}", remote.port())]);
+    }
+    let software =
+        Hardware { accelerator: Accelerator::Tcg, cpus: options.cpus.get(), network: qemu.network };
+    let accelerator = accelerator::decide(options.accel, software, || {
+        let unpacked = wishes[0].unpack()?;
+        let hello = vec!["probe".to_owned(), "--json".to_owned()];
+        Prepared::new(unpacked, &program.content, hello, TRIAL)
+    })?;
+    let work = Work {
+        options,
+        program: &program,
+        hardware: Hardware { accelerator, ..software },
+        arguments: &arguments,
+    };
+    let kernels = work.on_all(&wishes);
+    let all = KernelsRun {
+        date,
+        commit: COMMIT.to_owned(),
+        binary: sha256_of(&program.path).map_err(|e| format!("{}: {e}", program.path.display()))?,
+        qemu: qemu.version,
+        kernels,
+    };
+    if let Some(out) = &options.out {
+        write(&out.join("kernels.json"), &output::as_json(&all))?;
+    }
+    match options.format {
+        Format::Text => tell(&output::kernels_summary(&all)),
+        Format::Json | Format::JsonLines => tell(&output::as_json(&all)),
+        Format::Junit => tell(&output::kernels_as_junit(&all)),
+    }
+    let well = all.kernels.iter().all(KernelResult::is_well);
+    Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// How QEMU's user network calls the machine that it runs on.
+const HOST: &str = "10.0.2.2";
+
+/// A kernel that runs on the processor itself boots within seconds.
+const TRIAL: Duration = Duration::from_secs(15);
+
+/// Which kernels were asked for, with their packages here.
+fn wishes(options: &Options) -> Result<Vec<Wish>, String> {
+    if let Some(image) = &options.kernel {
+        let release =
+            image::release(image).map_err(|error| format!("{}: {error}", image.display()))?;
+        if let Some(modules) = &options.modules
+            && !modules.is_dir()
+        {
+            return Err(format!("{}: not a folder of modules", modules.display()));
+        }
+        let from = Source::Own { image: image.clone(), modules: options.modules.clone() };
+        return Ok(vec![Wish { name: series(&release).to_owned(), release, from }]);
+    }
+    let cache = Cache::open()?;
+    let Offer { catalogue, apt } = offer(&cache, false)?;
+    let mut chosen: Vec<&Kernel> = Vec::new();
+    for name in &options.kernels {
+        let kernel = choose(name, &catalogue.kernels)?;
+        if !chosen.contains(&kernel) {
+            chosen.push(kernel);
+        }
+    }
+    let _locked = cache.lock()?;
+    let say = |line: &str| eprintln!("conformance: {line}");
+    let wishes = chosen.into_iter().map(|kernel| Wish {
+        name: match kernel.flavour() {
+            "cloud-amd64" => kernel.series().to_owned(),
+            flavour => format!("{}@{flavour}", kernel.series()),
+        },
+        release: kernel.release.clone(),
+        from: Source::Packages(kernel.clone(), cache.obtain(kernel, apt.as_ref(), &say)),
+    });
+    Ok(wishes.collect())
+}
+
+/// The program's arguments in the guest.
+fn arguments(options: &Options) -> Vec<String> {
+    let pairs = [
+        ("--format", "json-lines".to_owned()),
+        ("--backend", options.backend.clone()),
+        ("--filter", options.filter.clone()),
+        ("--restrict", options.restrict.clone()),
+        ("--timeout", options.timeout.to_string()),
+        ("--jobs", options.case_jobs.to_string()),
+    ];
+    let pairs = pairs.into_iter().filter(|(_, value)| !value.is_empty());
+    let run = std::iter::once("run".to_owned());
+    run.chain(pairs.map(|(name, value)| format!("{name}={value}"))).collect()
+}
+
+impl Wish {
+    fn unpack(&self) -> Result<Unpacked, String> {
+        match &self.from {
+            Source::Packages(_, Ok(packages)) => Unpacked::from_packages(packages),
+            Source::Packages(_, Err(why)) => Err(why.clone()),
+            Source::Own { image, modules } => Ok(Unpacked::at(image, modules.as_deref())),
+        }
+    }
+
+    fn packages(&self) -> Vec<PackageResult> {
+        let Source::Packages(kernel, _) = &self.from else { return Vec::new() };
+        let packages = kernel.packages.iter().map(|package| PackageResult {
+            name: package.name.clone(),
+            version: package.version.clone(),
+            sha256: package.sha256.clone(),
+        });
+        packages.collect()
+    }
+}
+
+/// What is the same for every kernel.
+struct Work<'w> {
+    options: &'w Options,
+    program: &'w Program,
+    hardware: Hardware,
+    arguments: &'w [String],
+}
+
+impl Work<'_> {
+    /// Boots all of them, some at a time; results are in the order of the wishes.
+    fn on_all(&self, wishes: &[Wish]) -> Vec<KernelResult> {
+        let waiting = Mutex::new(wishes.iter().enumerate().collect::<VecDeque<_>>());
+        let done = Mutex::new(Vec::new());
+        let jobs = self.options.jobs.or(std::thread::available_parallelism().ok());
+        std::thread::scope(|scope| {
+            for _ in 0..jobs.map_or(1, NonZeroUsize::get).min(wishes.len()) {
+                scope.spawn(|| {
+                    loop {
+                        let next =
+                            waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                        let Some((n, wish)) = next else { break };
+                        let result = self.on_one(wish);
+                        self.show_end(&result);
+                        done.lock().unwrap_or_else(PoisonError::into_inner).push((n, result));
+                    }
+                });
+            }
+        });
+        let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+        done.sort_by_key(|(n, _)| *n);
+        done.into_iter().map(|(_, result)| result).collect()
+    }
+
+    fn on_one(&self, wish: &Wish) -> KernelResult {
+        let mut result = KernelResult {
+            name: wish.name.clone(),
+            release: wish.release.clone(),
+            packages: wish.packages(),
+            accelerator: self.hardware.accelerator.name().to_owned(),
+            seconds: 0.0,
+            missing_modules: Vec::new(),
+            broke: None,
+            last_lines: Vec::new(),
+            run: None,
+        };
+        let limit = Duration::from_secs(self.options.deadline);
+        let prepared = wish.unpack().and_then(|unpacked| {
+            Prepared::new(unpacked, &self.program.content, self.arguments.to_vec(), limit)
+        });
+        let prepared = match prepared {
+            Ok(prepared) => prepared,
+            Err(why) => return KernelResult { broke: Some(why), ..result },
+        };
+        self.progress(&format!("{:<7} boots {}", wish.name, wish.release));
+        let booted = prepared.boot(self.hardware, &|backend, case| {
+            self.show_case(&wish.name, backend, case);
+        });
+        for line in &booted.printed {
+            self.progress(&format!("{:<7} printed: {line}", wish.name));
+        }
+        result.release = booted.release.unwrap_or(result.release);
+        result.missing_modules = prepared.missing.clone();
+        result.seconds = booted.seconds;
+        result.broke = booted.broke;
+        result.last_lines = booted.last_lines;
+        result.run = booted.run;
+        self.keep(&result, &prepared.console());
+        result
+    }
+
+    fn show_case(&self, kernel: &str, backend: &str, case: &CaseResult) {
+        self.progress(&format!("{kernel:<7} {}", output::line(backend, case)));
+    }
+
+    fn show_end(&self, result: &KernelResult) {
+        self.progress(&output::kernel_line(result));
+        for line in &result.last_lines {
+            self.progress(&format!("{:<7} | {line}", result.name));
+        }
+    }
+
+    fn progress(&self, line: &str) {
+        match self.options.format {
+            Format::Text => tell(line),
+            _ => eprintln!("{line}"),
+        }
+    }
+
+    /// Writes down what is known of a kernel as soon as it is.
+    fn keep(&self, result: &KernelResult, console: &Path) {
+        let Some(out) = &self.options.out else { return };
+        let kept = write(&out.join(format!("{}.json", result.name)), &output::as_json(result))
+            .and_then(|()| {
+                let path = out.join(format!("{}.console.txt", result.name));
+                let copied = fs::copy(console, &path);
+                copied.map(|_| ()).map_err(|error| format!("{}: {error}", path.display()))
+            });
+        if let Err(why) = kept {
+            eprintln!("conformance: {why}");
+        }
+    }
+}
+
+fn write(path: &Path, text: &str) -> Result<(), String> {
+    fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
+}
