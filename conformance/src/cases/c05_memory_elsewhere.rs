@@ -6,24 +6,22 @@ use crate::failure::{Failure, ensure};
 use crate::pattern;
 use crate::peers::reader;
 use crate::remote::{Account, Stream};
-use crate::rig::{PATIENCE, Rig};
+use crate::rig::Rig;
 use crate::sys::shared_memory::SharedMemory;
 use crate::sys::tcp;
 use crate::wire::Wire;
-use crate::witness::Witness;
 use crate::{Case, Lack, Proof, Subject};
 use bytes::Bytes;
-use lastbyte::{AttachOptions, ConnectionId, Facility, Method, TransferId, Watch};
+use lastbyte::{AttachOptions, ConnectionId, Facility, Method, Watch};
 use socket2::SockRef;
+use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Two segments. A device that cannot gather gets longer payloads segmented by
 /// the kernel, and a segment that is then left alone is copied
 /// (net/core/dev.c, `validate_xmit_skb`), which is said of the whole payload.
 const SHORT: usize = 2500;
-/// More than all buffers on the way to a machine that does not read.
-const MOST: usize = 64 << 20;
 /// What applications send.
 const LONG: usize = 64 << 10;
 
@@ -92,85 +90,104 @@ fn is_real(subject: &Subject, peer: SocketAddr) -> Result<Proof, Failure> {
 }
 
 fn in_flight(subject: &Subject, peer: SocketAddr) -> Result<Proof, Failure> {
+    /// How it goes out depends on what goes before it, see [`SHORT`].
+    const TRIES: usize = 10;
+    let mut late = 0;
+    for tried in 1..=TRIES {
+        let Some((mut rig, method, inverted)) = overwrite_in_flight(subject, peer, tried)? else {
+            continue;
+        };
+        if let Some(lack) = subject.lacks(Facility::ZeroCopy).or_else(|| super::no_room(&mut rig)) {
+            ensure!(inverted == 0, "{inverted} bytes came from memory that was released");
+            return Ok(Proof::substitute(
+                lack,
+                "copied: overwritten after Released, nothing shows",
+            ));
+        }
+        ensure!(inverted > 0, "what was lent to the kernel had been copied at once");
+        match method {
+            Method::ZeroCopy => {
+                return Ok(Proof::noting(format!(
+                    "{inverted} bytes overwritten in flight arrived so, without a copy, at try \
+                     {tried}"
+                )));
+            }
+            Method::ZeroCopyRefused => late += 1,
+            other => return Err(Failure::new(format!("read in flight, but sent by {other:?}"))),
+        }
+    }
+    ensure!(late > 0, "the peer's window never stays shut");
+    Ok(Proof::substitute(
+        Lack::of("a path that does not copy: the kernel copied late"),
+        format!("{late} payloads overwritten in flight arrived so, and Released came after"),
+    ))
+}
+
+/// Sends a payload to a machine that does not read, overwrites it, and lets the
+/// machine read: how the payload went, and how many bytes of what it was
+/// overwritten with arrived. `None` if it had been sent before.
+fn overwrite_in_flight(
+    subject: &Subject,
+    peer: SocketAddr,
+    segments: usize,
+) -> Result<Option<(Rig, Method, u64)>, Failure> {
     let (socket, stream) = Stream::open(peer, true)?;
-    // Room for many short payloads that wait.
-    SockRef::from(&socket).set_send_buffer_size(256 << 10)?;
     let queue = Queue::of(&socket)?;
+    let filled = fill(&socket, &queue, segments)?;
     let mut rig = Rig::eager(subject)?;
     let mut patience = AttachOptions::default();
     patience.stall_timeout = None;
-    patience.max_transfers = MOST / SHORT;
     let connection = rig.attach(socket, &patience)?;
-    let lack = subject.lacks(Facility::ZeroCopy);
-    let mut sent = Vec::new();
-    let overwritten = loop {
-        ensure!(sent.len() * SHORT < MOST, "the peer never stalls: {} bytes went out", MOST);
-        sent.push(submit(&mut rig, connection)?);
-        rig.turn(Duration::ZERO)?;
-        if queue.unsent()? < 4 * SHORT as u64 {
-            continue;
-        }
-        // The window may open yet.
-        rig.linger(Duration::from_millis(200))?;
-        if let Some(found) = overwrite_one(&rig, connection, &queue, &sent, lack.is_some())? {
-            break found;
-        }
-    };
+    rig.set_position(connection, filled);
+    let memory = SharedMemory::new(&pattern::bytes(filled, SHORT))?;
+    let payload = Bytes::from_owner(memory.clone());
+    let transfer = rig.submit(connection, payload.into(), Watch::ALL, None)?;
+    rig.until("the payload to be queued", |record| {
+        record.told(connection, transfer).queued.is_some()
+    })?;
+    rig.linger(Duration::from_millis(100))?;
+    let inverted: Vec<_> = memory.as_ref().iter().map(|byte| !byte).collect();
+    memory.overwrite(&inverted)?;
+    // Not even sent now: so it was not when it was overwritten.
+    let was_in_flight = queue.unsent()? >= SHORT as u64;
     // Nobody else keeps the connection from ending.
     drop(queue);
     stream.go()?;
     rig.settle()?;
-    let released = rig.record.told(connection, overwritten).released;
     expect_nothing_held(&mut rig)?;
-    let Account { inverted, wrong, .. } = finish(&mut rig, connection, stream)?;
-    ensure!(wrong == 0, "the peer got {wrong} bytes from nowhere");
-    if let Some(lack) = lack {
-        ensure!(inverted == 0, "{inverted} bytes came from memory that was released");
-        return Ok(Proof::substitute(lack, "copied: overwritten after Released, nothing shows"));
-    }
-    ensure!(inverted > 0, "what was lent to the kernel had been copied");
-    let method = released.map(|released| released.method);
-    if method == Some(Method::ZeroCopyRefused) {
-        return Ok(Proof::substitute(
-            Lack::of("a path that does not copy: the kernel copied late"),
-            format!("{inverted} bytes overwritten in flight arrived, Released came after"),
-        ));
-    }
-    ensure!(method == Some(Method::ZeroCopy), "overwritten in flight, but sent by {method:?}");
-    Ok(Proof::noting(format!("{inverted} bytes overwritten in flight arrived, by ZeroCopy")))
+    let Some(released) = rig.record.told(connection, transfer).released else {
+        return Err(Failure::new("not released"));
+    };
+    let account = finish(&mut rig, connection, stream)?;
+    ensure!(account.wrong == 0, "the peer got {} bytes from nowhere", account.wrong);
+    Ok(was_in_flight.then_some((rig, released.method, account.inverted)))
 }
 
-/// Overwrites the newest payload that is queued, not acked and, in part at
-/// least, not even sent: if it is that still afterwards, it was that meanwhile.
-/// Where memory is copied, one that was released takes its place.
-fn overwrite_one(
-    rig: &Rig,
-    connection: ConnectionId,
-    queue: &Queue,
-    sent: &[(TransferId, SharedMemory)],
-    copied: bool,
-) -> Result<Option<TransferId>, Failure> {
-    for (transfer, memory) in sent.iter().rev() {
-        let told = rig.record.told(connection, *transfer);
-        let lent = told.released.is_none()
-            && told.queued.is_some_and(|queued| queued.method == Method::ZeroCopy);
-        if told.queued.is_none() || told.acked.is_some() || lent == copied {
-            continue;
+/// Writes the pattern until the peer's window is shut and some more segments
+/// wait, and leaves room in the send buffer; returns how much that took.
+fn fill(socket: &TcpStream, queue: &Queue, segments: usize) -> Result<u64, Failure> {
+    /// More than all buffers on the way to a machine that does not read.
+    const MOST: u64 = 64 << 20;
+    const STEP: usize = 32 << 10;
+    SockRef::from(socket).set_send_buffer_size(512 << 10)?;
+    let mut socket = socket;
+    let mut filled = 0;
+    let mut write = |bytes: usize| -> Result<u64, Failure> {
+        ensure!(filled < MOST, "the peer does not stall: it took {filled} bytes");
+        socket.write_all(&pattern::bytes(filled, bytes))?;
+        filled += bytes as u64;
+        Ok(filled)
+    };
+    loop {
+        while queue.unsent()? == 0 {
+            write(STEP)?;
         }
-        let inverted: Vec<_> = memory.as_ref().iter().map(|byte| !byte).collect();
-        memory.overwrite(&inverted)?;
-        let beyond = queue.written()?.saturating_sub(told.end);
-        let is_unsent = queue.unsent()? > beyond;
-        return Ok(is_unsent.then_some(*transfer));
+        // It may only be slow.
+        std::thread::sleep(Duration::from_millis(100));
+        if queue.unsent()? > 0 {
+            return write(segments * 1460);
+        }
     }
-    Ok(None)
-}
-
-fn submit(rig: &mut Rig, connection: ConnectionId) -> Result<(TransferId, SharedMemory), Failure> {
-    let memory = SharedMemory::new(&pattern::bytes(rig.position(connection), SHORT))?;
-    let payload = Bytes::from_owner(memory.clone());
-    let transfer = rig.submit(connection, payload.into(), Watch::ALL, None)?;
-    Ok((transfer, memory))
 }
 
 /// Ends the stream; the other machine says what it got, which has to be all.
@@ -187,24 +204,11 @@ fn finish(rig: &mut Rig, connection: ConnectionId, stream: Stream) -> Result<Acc
 #[derive(Debug)]
 struct Queue {
     socket: TcpStream,
-    witness: Witness,
 }
 
 impl Queue {
     fn of(socket: &TcpStream) -> Result<Self, Failure> {
-        // The hello was written before, and counts for nothing when acked.
-        let deadline = Instant::now() + PATIENCE;
-        while tcp::unacknowledged(socket)? > 0 {
-            ensure!(Instant::now() < deadline, "the peer does not acknowledge the hello");
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        let witness = Witness::new(socket).map_err(|lack| Failure::new(lack.to_string()))?;
-        Ok(Self { socket: socket.try_clone()?, witness })
-    }
-
-    /// Bytes that the kernel has taken since.
-    fn written(&self) -> Result<u64, Failure> {
-        Ok(self.witness.acked()? + tcp::unacknowledged(&self.socket)?)
+        Ok(Self { socket: socket.try_clone()? })
     }
 
     /// Bytes that it has not even sent.
