@@ -26,6 +26,7 @@ mod cases;
 pub mod cli;
 mod dial;
 mod failure;
+#[cfg(target_os = "linux")]
 mod kernels;
 mod link;
 mod material;

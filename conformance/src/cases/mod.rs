@@ -3,10 +3,12 @@
 mod c01_exactly_once;
 mod c02_order;
 mod c03_truth;
+#[cfg(target_os = "linux")]
 mod c03_truth_between_namespaces;
 mod c03_truth_over_a_link;
 mod c04_nothing_lost;
 mod c05_memory;
+#[cfg(target_os = "linux")]
 mod c05_memory_elsewhere;
 mod c06_time;
 mod c07_refusal;
@@ -32,9 +34,11 @@ pub fn cases() -> Vec<Case> {
         c02_order::cases(),
         c03_truth::cases(),
         c03_truth_over_a_link::cases(),
+        #[cfg(target_os = "linux")]
         c03_truth_between_namespaces::cases(),
         c04_nothing_lost::cases(),
         c05_memory::cases(),
+        #[cfg(target_os = "linux")]
         c05_memory_elsewhere::cases(),
         c06_time::cases(),
         c07_refusal::cases(),

@@ -19,7 +19,9 @@ mod run;
 
 pub use contender::Contender;
 
-use crate::{cases, kernels, remote, results};
+#[cfg(target_os = "linux")]
+use crate::kernels;
+use crate::{cases, remote, results};
 use clap::{Parser, Subcommand};
 use lastbyte::Restrictions;
 use output::tell;
@@ -50,6 +52,7 @@ enum Action {
     /// report against what was taken away.
     Axes(axes::Options),
     /// Run the cases on other kernels, under QEMU.
+    #[cfg(target_os = "linux")]
     #[command(subcommand)]
     Kernels(kernels::Action),
     /// Write a table of results, as Markdown and as a page.
@@ -59,6 +62,7 @@ enum Action {
     /// Serve as the other machine for `run --peer`.
     Peer(remote::Options),
     /// The first process of a kernel under test.
+    #[cfg(target_os = "linux")]
     #[command(hide = true)]
     Guest,
 }
@@ -85,10 +89,12 @@ pub fn main(contenders: &[Contender]) -> ExitCode {
         Action::Probe { json } => Ok(probe(json)),
         Action::List => Ok(list()),
         Action::Axes(options) => axes::run(&options),
+        #[cfg(target_os = "linux")]
         Action::Kernels(action) => kernels::act(&action),
         Action::Report(options) => report::write(&options),
         Action::Diff(options) => diff::tell_difference(&options),
         Action::Peer(options) => remote::serve(&options),
+        #[cfg(target_os = "linux")]
         Action::Guest => kernels::guest(),
     };
     done.unwrap_or_else(|line| misused(&line))

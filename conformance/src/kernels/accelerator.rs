@@ -4,6 +4,7 @@ use super::boot::{Hardware, Prepared};
 use super::machine::Accelerator;
 use clap::ValueEnum;
 use std::fs::OpenOptions;
+use std::sync::atomic::AtomicBool;
 
 /// What `--accel` asks for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -21,6 +22,7 @@ pub(super) enum Wanted {
 pub(super) fn decide(
     wanted: Wanted,
     hardware: Hardware,
+    interrupted: &AtomicBool,
     trial: impl FnOnce() -> Result<Prepared, String>,
 ) -> Result<Accelerator, String> {
     match wanted {
@@ -33,7 +35,7 @@ pub(super) fn decide(
         }
     }
     let with_kvm = Hardware { accelerator: Accelerator::Kvm, ..hardware };
-    let booted = trial()?.boot(with_kvm, &|_, _| {});
+    let booted = trial()?.boot(with_kvm, interrupted, &|_, _| {});
     match (booted.broke, wanted) {
         (None, _) => Ok(Accelerator::Kvm),
         (Some(why), Wanted::Kvm) => Err(format!("KVM does not work here: {why}")),

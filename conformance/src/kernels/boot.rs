@@ -11,6 +11,7 @@ use crate::results::{BackendResult, CaseResult, Run, now};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -79,8 +80,14 @@ impl Prepared {
         self.folder.path().join("console")
     }
 
-    /// Starts it and waits for its end; `show` is told of each case that ends.
-    pub(super) fn boot(&self, hardware: Hardware, show: &dyn Fn(&str, &CaseResult)) -> Booted {
+    /// Starts it and waits for its end, or until everything is `interrupted`;
+    /// `show` is told of each case that ends.
+    pub(super) fn boot(
+        &self,
+        hardware: Hardware,
+        interrupted: &AtomicBool,
+        show: &dyn Fn(&str, &CaseResult),
+    ) -> Booted {
         let (initramfs, console) = (self.folder.path().join("initramfs"), self.console());
         let machine = Machine {
             image: &self.image,
@@ -90,6 +97,7 @@ impl Prepared {
             cpus: hardware.cpus,
             network: hardware.network,
             limit: self.limit + GRACE,
+            interrupted,
         };
         let began = Instant::now();
         let mut transcript = Transcript::default();
@@ -163,6 +171,7 @@ impl Transcript {
         let seconds = |time: &Duration| time.as_secs();
         let mut text = match (stop, &self.over) {
             (Stop::Refused(why), _) => return Some(why.clone()),
+            (Stop::Interrupted, _) => "interrupted".to_owned(),
             (_, Some(Ended::Exited(0 | 1))) if self.run.is_some() => return None,
             (_, Some(Ended::Exited(0 | 1))) => "its result was damaged on the way".to_owned(),
             (_, Some(Ended::Exited(code))) => {

@@ -2,9 +2,11 @@
 
 use super::channel::{Heard, Message, hear};
 use super::tools::{self, cannot_start};
+use crate::sys::parent;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -15,6 +17,9 @@ const PACKAGE: &str = "qemu-system-x86";
 /// Only a guest that hangs, or does not boot, is silent for so long: it says
 /// every second that it is alive.
 const SILENCE: Duration = Duration::from_secs(90);
+
+/// How long an interruption may go unnoticed.
+const ATTENTION: Duration = Duration::from_millis(200);
 
 /// What executes the guest's instructions.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -56,7 +61,7 @@ impl Qemu {
 }
 
 /// A machine to be started.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Machine<'m> {
     pub(super) image: &'m Path,
     pub(super) initramfs: &'m Path,
@@ -67,6 +72,8 @@ pub(super) struct Machine<'m> {
     pub(super) network: bool,
     /// When it is killed.
     pub(super) limit: Duration,
+    /// Whether everything is to end.
+    pub(super) interrupted: &'m AtomicBool,
 }
 
 /// How a machine ended.
@@ -78,6 +85,8 @@ pub(super) enum Stop {
     Late(Duration),
     /// It was killed: it had said nothing for this long.
     Silent(Duration),
+    /// It was killed: so will this program be.
+    Interrupted,
     /// QEMU would not run it.
     Refused(String),
 }
@@ -94,6 +103,9 @@ impl Machine<'_> {
         let until = Instant::now() + self.limit;
         let mut silent_since = Instant::now();
         loop {
+            if self.interrupted.load(Ordering::SeqCst) {
+                return Stop::Interrupted;
+            }
             let now = Instant::now();
             let left = until.saturating_duration_since(now);
             if left.is_zero() {
@@ -103,7 +115,7 @@ impl Machine<'_> {
             if bearable.is_zero() {
                 return Stop::Silent(SILENCE);
             }
-            match said.recv_timeout(left.min(bearable)) {
+            match said.recv_timeout(left.min(bearable).min(ATTENTION)) {
                 Ok(line) => {
                     let what = hear(&line);
                     if !matches!(what, Heard::Other) {
@@ -148,6 +160,7 @@ impl Machine<'_> {
             qemu.args(["-nic", "user,model=virtio-net-pci,ipv6=off"]);
         }
         qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        parent::dies_with_this_thread(&mut qemu);
         qemu
     }
 }

@@ -12,12 +12,15 @@ use super::unpack::Unpacked;
 use crate::cli::output::{self, Format, tell};
 use crate::remote::Remote;
 use crate::results::{COMMIT, CaseResult, KernelResult, KernelsRun, PackageResult, now};
+use signal_hook::flag;
 use std::collections::VecDeque;
 use std::fs;
+use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
@@ -112,7 +115,8 @@ pub(super) fn run(options: &Options) -> Result<ExitCode, String> {
     }
     let software =
         Hardware { accelerator: Accelerator::Tcg, cpus: options.cpus.get(), network: qemu.network };
-    let accelerator = accelerator::decide(options.accel, software, || {
+    let interrupted = interruption().map_err(|error| format!("signals: {error}"))?;
+    let accelerator = accelerator::decide(options.accel, software, &interrupted, || {
         let unpacked = wishes[0].unpack()?;
         let hello = vec!["probe".to_owned(), "--json".to_owned()];
         Prepared::new(unpacked, &program.content, hello, TRIAL)
@@ -122,6 +126,7 @@ pub(super) fn run(options: &Options) -> Result<ExitCode, String> {
         program: &program,
         hardware: Hardware { accelerator, ..software },
         arguments: &arguments,
+        interrupted: &interrupted,
     };
     let kernels = work.on_all(&wishes);
     let all = KernelsRun {
@@ -139,8 +144,21 @@ pub(super) fn run(options: &Options) -> Result<ExitCode, String> {
         Format::Json | Format::JsonLines => tell(&output::as_json(&all)),
         Format::Junit => tell(&output::kernels_as_junit(&all)),
     }
-    let well = all.kernels.iter().all(KernelResult::is_well);
+    // Of an interrupted run some kernels may have no result at all.
+    let whole = all.kernels.len() == wishes.len();
+    let well = whole && all.kernels.iter().all(KernelResult::is_well);
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Set by the signals that ask for an end, so that guests and folders are not
+/// left behind; the second one ends this program at once.
+fn interruption() -> io::Result<Arc<AtomicBool>> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&interrupted))?;
+        flag::register(signal, Arc::clone(&interrupted))?;
+    }
+    Ok(interrupted)
 }
 
 /// How QEMU's user network calls the machine that it runs on.
@@ -225,6 +243,7 @@ struct Work<'w> {
     program: &'w Program,
     hardware: Hardware,
     arguments: &'w [String],
+    interrupted: &'w AtomicBool,
 }
 
 impl Work<'_> {
@@ -240,6 +259,9 @@ impl Work<'_> {
                         let next =
                             waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
                         let Some((n, wish)) = next else { break };
+                        if self.interrupted.load(Ordering::SeqCst) {
+                            break;
+                        }
                         let result = self.on_one(wish);
                         self.show_end(&result);
                         done.lock().unwrap_or_else(PoisonError::into_inner).push((n, result));
@@ -273,7 +295,7 @@ impl Work<'_> {
             Err(why) => return KernelResult { broke: Some(why), ..result },
         };
         self.progress(&format!("{:<7} boots {}", wish.name, wish.release));
-        let booted = prepared.boot(self.hardware, &|backend, case| {
+        let booted = prepared.boot(self.hardware, self.interrupted, &|backend, case| {
             self.show_case(&wish.name, backend, case);
         });
         for line in &booted.printed {

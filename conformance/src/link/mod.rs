@@ -12,6 +12,7 @@
 mod hop;
 mod journal;
 mod segment;
+#[cfg(target_os = "linux")]
 pub(crate) mod veth;
 
 use crate::sys::tun::{self, HERE, THERE};

@@ -3,11 +3,16 @@
 #![allow(unsafe_code, reason = "system calls; each file wraps one kernel facility")]
 
 pub(crate) mod limits;
+#[cfg(target_os = "linux")]
 pub(crate) mod namespace;
+#[cfg(target_os = "linux")]
 pub(crate) mod netlink;
+#[cfg(target_os = "linux")]
+pub(crate) mod parent;
 pub(crate) mod poll;
 pub(crate) mod private_files;
 pub(crate) mod process;
+#[cfg(target_os = "linux")]
 pub(crate) mod shared_memory;
 pub(crate) mod sysctl;
 pub(crate) mod tcp;
