@@ -6,6 +6,7 @@ use super::output::{Format, as_json, tell};
 use crate::results::{self, CapabilityResult, Outcome, Run, errno_text};
 use lastbyte::{Facility, Restrictions};
 use serde::Serialize;
+use std::num::NonZeroUsize;
 use std::process::{Command, ExitCode};
 
 #[derive(Debug, clap::Args)]
@@ -23,6 +24,9 @@ pub(super) struct Options {
     #[arg(long, default_value_t = 60, value_name = "S",
           value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
+    /// Cases at the same time.
+    #[arg(long, value_name = "N", default_value = "8")]
+    jobs: NonZeroUsize,
 }
 
 /// A restriction, and what the report has to say to it.
@@ -115,6 +119,7 @@ fn on(axis: &Axis, options: &Options, usual: &[CapabilityResult]) -> Result<Axis
     let output = Command::new(program)
         .args(["run", "--format", "json", "--restrict", axis.restrict])
         .args(["--filter", &options.filter, "--timeout", &options.timeout.to_string()])
+        .args(["--jobs", &options.jobs.to_string()])
         .output()
         .map_err(|error| format!("cannot start itself: {error}"))?;
     let complaint = String::from_utf8_lossy(&output.stderr);

@@ -14,7 +14,7 @@ mod contender;
 mod diff;
 pub(crate) mod output;
 mod report;
-mod restrict;
+pub(crate) mod restrict;
 mod run;
 
 pub use contender::Contender;
@@ -78,9 +78,7 @@ pub fn main(contenders: &[Contender]) -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() && error.kind() != HELP => {
-            let text = error.to_string();
-            let line = text.lines().next().unwrap_or_default();
-            return misused(&line.replacen("error: ", "", 1));
+            return misused(&in_one_line(&error.to_string()));
         }
         Err(help) => help.exit(),
     };
@@ -101,6 +99,12 @@ pub fn main(contenders: &[Contender]) -> ExitCode {
 }
 
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("LASTBYTE_COMMIT"), ")");
+
+/// What clap says before its hints, as one line.
+fn in_one_line(text: &str) -> String {
+    let lines = text.lines().take_while(|line| !line.trim().is_empty()).map(str::trim);
+    lines.collect::<Vec<_>>().join(" ").replacen("error: ", "", 1)
+}
 
 /// One clear line, and the exit code for a wrong command line.
 fn misused(line: &str) -> ExitCode {

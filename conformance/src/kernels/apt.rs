@@ -34,6 +34,9 @@ const DEBIAN: [&str; 9] = [
 /// How long lists are good for.
 const FRESH: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// Seconds that fetching lists may take: on a full disk, apt tries for ever.
+const UPDATE_LIMIT: &str = "180";
+
 /// The archive, through apt.
 #[derive(Debug)]
 pub(super) struct Apt {
@@ -81,14 +84,20 @@ impl Apt {
         if fresh && !always {
             return Ok(None);
         }
-        let mut update = self.apt("apt-get");
-        update.args(["-qq", "update"]);
-        let complaint = tools::output(update, "apt").err();
-        // A suite that the archive lacks fails the whole call, after all others
-        // were fetched.
-        if complaint.as_deref().is_none_or(|text| text.contains("does not have a Release file")) {
+        let mut update = self.apt("timeout");
+        update.args([UPDATE_LIMIT, "apt-get", "-qq", "update"]);
+        let complaint = match tools::outputs(update, "coreutils") {
+            Ok((_, warnings)) => failure_among(&warnings),
+            // A suite that the archive lacks fails the whole call, after all
+            // others were fetched.
+            Err(error) if error.contains("does not have a Release file") => None,
+            Err(error) if error.contains("exit status: 124") => {
+                Some(format!("apt-get update was not done after {UPDATE_LIMIT} s"))
+            }
+            Err(error) => Some(error),
+        };
+        if complaint.is_none() {
             write(&stamp, "")?;
-            return Ok(None);
         }
         Ok(complaint)
     }
@@ -126,6 +135,13 @@ impl Apt {
         command.env("APT_CONFIG", &self.configuration).env("LC_ALL", "C");
         command
     }
+}
+
+/// What could not be fetched, from warnings of an update that calls that a
+/// success.
+fn failure_among(warnings: &str) -> Option<String> {
+    let failed = warnings.lines().find_map(|line| line.strip_prefix("W: "));
+    failed.filter(|line| line.starts_with("Failed to fetch")).map(str::to_owned)
 }
 
 fn apt_config() -> Command {
@@ -348,6 +364,16 @@ mod tests {
         assert_eq!(releases, ["6.1.0-50-cloud-amd64", "7.3.4-amd64"]);
         assert_eq!(found.kernels[1].packages.len(), 2);
         assert_eq!(found.incomplete, ["7.0.1-amd64"]);
+    }
+
+    #[test]
+    fn what_apt_calls_a_warning_is_a_failure() {
+        let warnings = "W: Failed to fetch http://a/b  Temporary failure\nW: Some index files";
+        assert_eq!(
+            failure_among(warnings).as_deref(),
+            Some("Failed to fetch http://a/b  Temporary failure")
+        );
+        assert_eq!(failure_among("W: Key is weak\n"), None);
     }
 
     #[test]

@@ -39,7 +39,24 @@ impl Cache {
         for below in ["", "packages", "kernels"] {
             cache.folder(below)?;
         }
+        cache.check_room()?;
         Ok(cache)
+    }
+
+    /// Fails early where there is no room at all, for apt would try for ever.
+    fn check_room(&self) -> Result<(), String> {
+        /// apt's lists of all suites, and some packages.
+        const NEEDED: u64 = 600 << 20;
+        let root = self.root.display();
+        let room = rustix::fs::statvfs(&self.root).map_err(|error| format!("{root}: {error}"))?;
+        let free = room.f_bavail.saturating_mul(room.f_frsize);
+        if free < NEEDED && !self.path("apt/refreshed").exists() {
+            let (free, needed) = (free >> 20, NEEDED >> 20);
+            return Err(format!(
+                "{root} has room for {free} MB; lists and kernels need {needed} MB"
+            ));
+        }
+        Ok(())
     }
 
     pub(super) fn path(&self, below: &str) -> PathBuf {

@@ -75,8 +75,12 @@ pub(super) fn offer(cache: &Cache, refresh: bool) -> Result<Offer, String> {
     let _locked = cache.lock()?;
     let asked = || -> Result<(Apt, Catalogue, Option<String>), String> {
         let apt = Apt::new(cache)?;
-        let complaint = apt.refresh(cache, refresh)?;
-        let catalogue = apt.catalogue()?;
+        let mut complaint = apt.refresh(cache, refresh)?;
+        let mut catalogue = apt.catalogue()?;
+        if catalogue.kernels.is_empty() && complaint.is_none() && !refresh {
+            complaint = apt.refresh(cache, true)?;
+            catalogue = apt.catalogue()?;
+        }
         Ok((apt, catalogue, complaint))
     };
     let (apt, catalogue, complaint) = match asked() {

@@ -9,7 +9,9 @@ use super::list::{Offer, offer};
 use super::machine::{Accelerator, Qemu};
 use super::program::{self, Program};
 use super::unpack::Unpacked;
+use crate::cases;
 use crate::cli::output::{self, Format, tell};
+use crate::cli::restrict::RestrictionList;
 use crate::remote::Remote;
 use crate::results::{COMMIT, CaseResult, KernelResult, KernelsRun, PackageResult, now};
 use signal_hook::flag;
@@ -104,6 +106,7 @@ pub(super) fn run(options: &Options) -> Result<ExitCode, String> {
     let date = now();
     let qemu = Qemu::find()?;
     let program = program::read(options.binary.as_deref())?;
+    check(options)?;
     if let Some(out) = &options.out {
         fs::create_dir_all(out).map_err(|error| format!("{}: {error}", out.display()))?;
     }
@@ -148,6 +151,17 @@ pub(super) fn run(options: &Options) -> Result<ExitCode, String> {
     let whole = all.kernels.len() == wishes.len();
     let well = whole && all.kernels.iter().all(KernelResult::is_well);
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Finds out what every guest would refuse; what another binary knows of is not
+/// known here.
+fn check(options: &Options) -> Result<(), String> {
+    options.restrict.parse::<RestrictionList>()?;
+    let known = || cases().iter().any(|case| case.name().contains(&options.filter));
+    if options.binary.is_none() && !known() {
+        return Err(format!("no case's name contains '{}'", options.filter));
+    }
+    Ok(())
 }
 
 /// Set by the signals that ask for an end, so that guests and folders are not
@@ -316,7 +330,7 @@ impl Work<'_> {
     }
 
     fn show_end(&self, result: &KernelResult) {
-        self.progress(&output::kernel_line(result));
+        self.progress(&format!("{:<7} ends after {:.1} s", result.name, result.seconds));
         for line in &result.last_lines {
             self.progress(&format!("{:<7} | {line}", result.name));
         }

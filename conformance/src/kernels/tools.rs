@@ -5,17 +5,25 @@ use std::process::{Command, Stdio};
 
 /// Runs `command` and returns what it printed; else one line that says what
 /// went wrong, or which package is missing.
-pub(super) fn output(mut command: Command, package: &str) -> Result<String, String> {
+pub(super) fn output(command: Command, package: &str) -> Result<String, String> {
+    Ok(outputs(command, package)?.0)
+}
+
+/// The same, with what it printed to its standard error.
+pub(super) fn outputs(mut command: Command, package: &str) -> Result<(String, String), String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command
         .stdin(Stdio::null())
         .output()
         .map_err(|error| cannot_start(&program, package, &error))?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let complaints = text(&output.stderr);
     if !output.status.success() {
-        let text = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("{program}: {}", first_complaint(&text, &output.status.to_string())));
+        let complaint = main_complaint(&complaints, &output.status.to_string());
+        let complaint = complaint.trim_start_matches(&format!("{program}: "));
+        return Err(format!("{program}: {complaint}"));
     }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    Ok((text(&output.stdout), complaints))
 }
 
 /// Why `program` did not start.
@@ -27,12 +35,14 @@ pub(super) fn cannot_start(program: &str, package: &str, error: &io::Error) -> S
     }
 }
 
-/// The line of a tool's complaints that says most: apt's errors begin with `E:`
-/// and the first is the cause of the others.
-fn first_complaint(text: &str, otherwise: &str) -> String {
+/// The line of a tool's complaints that says most: a full disk is the cause of
+/// whatever else is said, apt's errors begin with `E:`, the first being the cause
+/// of the others, and most tools sum up at the end.
+fn main_complaint(text: &str, otherwise: &str) -> String {
     let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let error = lines().find_map(|line| line.strip_prefix("E: "));
-    error.or_else(|| lines().next_back()).unwrap_or(otherwise).to_owned()
+    let full = lines().find(|line| line.contains("No space left on device"));
+    let error = || lines().find_map(|line| line.strip_prefix("E: "));
+    full.or_else(error).or_else(|| lines().next_back()).unwrap_or(otherwise).to_owned()
 }
 
 #[cfg(test)]
@@ -48,8 +58,11 @@ mod tests {
     #[test]
     fn the_cause_is_told_rather_than_its_consequences() {
         let text = "W: x\nE: Could not resolve\nE: Some index files failed\n";
-        assert_eq!(first_complaint(text, "exit status 100"), "Could not resolve");
-        assert_eq!(first_complaint("tar: a\ntar: No space left\n", "1"), "tar: No space left");
-        assert_eq!(first_complaint("", "exit status: 1"), "exit status: 1");
+        assert_eq!(main_complaint(text, "exit status 100"), "Could not resolve");
+        assert_eq!(
+            main_complaint("tar: No space left on device\ntar: failed\n", "1"),
+            "tar: No space left on device"
+        );
+        assert_eq!(main_complaint("", "exit status: 1"), "exit status: 1");
     }
 }

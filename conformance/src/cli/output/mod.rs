@@ -6,7 +6,7 @@ mod text;
 
 pub(crate) use json_lines::{Event, Lines};
 pub(crate) use junit::{as_junit, kernels_as_junit};
-pub(crate) use text::{kernel_line, kernels_summary, line, summary, unavailable_line};
+pub(crate) use text::{kernels_summary, line, summary, unavailable_line};
 
 use clap::ValueEnum;
 use serde::Serialize;

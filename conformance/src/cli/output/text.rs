@@ -21,7 +21,7 @@ pub(crate) fn summary(run: &Run) -> String {
 }
 
 /// The line of one kernel.
-pub(crate) fn kernel_line(kernel: &KernelResult) -> String {
+fn kernel_line(kernel: &KernelResult) -> String {
     let KernelResult { name, release, seconds, .. } = kernel;
     let mut line = format!("{name:<7} {release:<28} {seconds:>6.1} s  ");
     if let Some(run) = &kernel.run {

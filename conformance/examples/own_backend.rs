@@ -1,0 +1,36 @@
+//! The runner for a backend of one's own: everything that `conformance` can do,
+//! restrictions, kernels and reports included.
+//!
+//!     cargo run -p lastbyte-conformance --example own_backend -- run --filter C05
+
+#![forbid(unsafe_code)]
+
+use lastbyte::{Backend, BackendKind, Choice, Restrictions};
+use lastbyte_conformance::cli::{self, Contender};
+use lastbyte_conformance::{OpenFailure, Subject};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+fn main() -> ExitCode {
+    let mine = Contender::new("mine", |restrictions| {
+        // With a way to open it again, the cases about restrictions run in full.
+        Ok(Subject::new(open(restrictions)?).opened_by(choose))
+    });
+    cli::main(&[mine])
+}
+
+/// Opens what is asked for: the backend of one's own, or another one by name.
+fn choose(choice: Choice, without: &Restrictions) -> Result<Arc<dyn Backend>, OpenFailure> {
+    match choice {
+        Choice::Only(BackendKind::Fallback) | Choice::Auto => open(without),
+        other => {
+            lastbyte_backends::open(other, without).map_err(|error| OpenFailure(error.to_string()))
+        }
+    }
+}
+
+/// Opens it without what is switched off. Your backend goes here.
+fn open(restrictions: &Restrictions) -> Result<Arc<dyn Backend>, OpenFailure> {
+    lastbyte_backends::open(Choice::Only(BackendKind::Fallback), restrictions)
+        .map_err(|error| OpenFailure(error.to_string()))
+}
