@@ -35,8 +35,11 @@ pub(super) fn decide(
         }
     }
     let with_kvm = Hardware { accelerator: Accelerator::Kvm, ..hardware };
-    let booted = trial()?.boot(with_kvm, interrupted, &|_, _| {});
-    match (booted.broke, wanted) {
+    let broke = match trial() {
+        Ok(trial) => trial.boot(with_kvm, interrupted, &|_, _| {}).broke,
+        Err(why) => Some(why),
+    };
+    match (broke, wanted) {
         (None, _) => Ok(Accelerator::Kvm),
         (Some(why), Wanted::Kvm) => Err(format!("KVM does not work here: {why}")),
         (Some(why), _) => {

@@ -99,7 +99,10 @@ pub(super) fn offer(cache: &Cache, refresh: bool) -> Result<Offer, String> {
     }
     let kernels = cache.kernels();
     if kernels.is_empty() {
-        return Err(format!("no kernels: none are in the cache, and the archive: {complaint}"));
+        return Err(format!(
+            "no kernels: none are in the cache, and the archive: {complaint}; one of your own runs \
+             with --kernel PATH --modules DIR"
+        ));
     }
     eprintln!(
         "conformance: using what is in the cache, for the archive cannot be asked: {complaint}"

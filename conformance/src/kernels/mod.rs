@@ -23,6 +23,7 @@ mod program;
 mod run;
 mod tools;
 mod unpack;
+mod wish;
 
 pub(crate) use guest::guest;
 

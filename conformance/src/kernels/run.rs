@@ -2,18 +2,15 @@
 
 use super::accelerator::{self, Wanted};
 use super::boot::{Hardware, Prepared};
-use super::cache::{Cache, sha256_of};
-use super::choose::{Kernel, choose, series};
-use super::image;
-use super::list::{Offer, offer};
+use super::cache::sha256_of;
 use super::machine::{Accelerator, Qemu};
 use super::program::{self, Program};
-use super::unpack::Unpacked;
+use super::wish::{self, Wish};
 use crate::cases;
 use crate::cli::output::{self, Format, tell};
 use crate::cli::restrict::RestrictionList;
 use crate::remote::Remote;
-use crate::results::{COMMIT, CaseResult, KernelResult, KernelsRun, PackageResult, now};
+use crate::results::{COMMIT, CaseResult, KernelResult, KernelsRun, now};
 use signal_hook::flag;
 use std::collections::VecDeque;
 use std::fs;
@@ -83,25 +80,6 @@ pub(crate) struct Options {
     binary: Option<PathBuf>,
 }
 
-/// A kernel as it was asked for.
-#[derive(Clone, Debug)]
-struct Wish {
-    name: String,
-    release: String,
-    from: Source,
-}
-
-/// Where it comes from.
-#[derive(Clone, Debug)]
-enum Source {
-    /// The archive, in packages that are here now; or why they are not.
-    Packages(Kernel, Result<Vec<PathBuf>, String>),
-    Own {
-        image: PathBuf,
-        modules: Option<PathBuf>,
-    },
-}
-
 pub(super) fn run(options: &Options) -> Result<ExitCode, String> {
     let date = now();
     let qemu = Qemu::find()?;
@@ -110,7 +88,10 @@ pub(super) fn run(options: &Options) -> Result<ExitCode, String> {
     if let Some(out) = &options.out {
         fs::create_dir_all(out).map_err(|error| format!("{}: {error}", out.display()))?;
     }
-    let wishes = wishes(options)?;
+    let wishes = match &options.kernel {
+        Some(image) => vec![wish::own(image, options.modules.as_deref())?],
+        None => wish::wishes(&options.kernels)?,
+    };
     let remote = Remote::start().map_err(|error| format!("a peer for the guests: {error}"))?;
     let mut arguments = arguments(options);
     if qemu.network {
@@ -120,7 +101,8 @@ pub(super) fn run(options: &Options) -> Result<ExitCode, String> {
         Hardware { accelerator: Accelerator::Tcg, cpus: options.cpus.get(), network: qemu.network };
     let interrupted = interruption().map_err(|error| format!("signals: {error}"))?;
     let accelerator = accelerator::decide(options.accel, software, &interrupted, || {
-        let unpacked = wishes[0].unpack()?;
+        let unpacked = wishes.iter().find_map(|wish| wish.unpack().ok());
+        let unpacked = unpacked.ok_or("there is no kernel to try it with")?;
         let hello = vec!["probe".to_owned(), "--json".to_owned()];
         Prepared::new(unpacked, &program.content, hello, TRIAL)
     })?;
@@ -181,41 +163,6 @@ const HOST: &str = "10.0.2.2";
 /// A kernel that runs on the processor itself boots within seconds.
 const TRIAL: Duration = Duration::from_secs(15);
 
-/// Which kernels were asked for, with their packages here.
-fn wishes(options: &Options) -> Result<Vec<Wish>, String> {
-    if let Some(image) = &options.kernel {
-        let release =
-            image::release(image).map_err(|error| format!("{}: {error}", image.display()))?;
-        if let Some(modules) = &options.modules
-            && !modules.is_dir()
-        {
-            return Err(format!("{}: not a folder of modules", modules.display()));
-        }
-        let from = Source::Own { image: image.clone(), modules: options.modules.clone() };
-        return Ok(vec![Wish { name: series(&release).to_owned(), release, from }]);
-    }
-    let cache = Cache::open()?;
-    let Offer { catalogue, apt } = offer(&cache, false)?;
-    let mut chosen: Vec<&Kernel> = Vec::new();
-    for name in &options.kernels {
-        let kernel = choose(name, &catalogue.kernels)?;
-        if !chosen.contains(&kernel) {
-            chosen.push(kernel);
-        }
-    }
-    let _locked = cache.lock()?;
-    let say = |line: &str| eprintln!("conformance: {line}");
-    let wishes = chosen.into_iter().map(|kernel| Wish {
-        name: match kernel.flavour() {
-            "cloud-amd64" => kernel.series().to_owned(),
-            flavour => format!("{}@{flavour}", kernel.series()),
-        },
-        release: kernel.release.clone(),
-        from: Source::Packages(kernel.clone(), cache.obtain(kernel, apt.as_ref(), &say)),
-    });
-    Ok(wishes.collect())
-}
-
 /// The program's arguments in the guest.
 fn arguments(options: &Options) -> Vec<String> {
     let pairs = [
@@ -229,26 +176,6 @@ fn arguments(options: &Options) -> Vec<String> {
     let pairs = pairs.into_iter().filter(|(_, value)| !value.is_empty());
     let run = std::iter::once("run".to_owned());
     run.chain(pairs.map(|(name, value)| format!("{name}={value}"))).collect()
-}
-
-impl Wish {
-    fn unpack(&self) -> Result<Unpacked, String> {
-        match &self.from {
-            Source::Packages(_, Ok(packages)) => Unpacked::from_packages(packages),
-            Source::Packages(_, Err(why)) => Err(why.clone()),
-            Source::Own { image, modules } => Ok(Unpacked::at(image, modules.as_deref())),
-        }
-    }
-
-    fn packages(&self) -> Vec<PackageResult> {
-        let Source::Packages(kernel, _) = &self.from else { return Vec::new() };
-        let packages = kernel.packages.iter().map(|package| PackageResult {
-            name: package.name.clone(),
-            version: package.version.clone(),
-            sha256: package.sha256.clone(),
-        });
-        packages.collect()
-    }
 }
 
 /// What is the same for every kernel.
