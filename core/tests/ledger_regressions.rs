@@ -2,7 +2,11 @@
 
 mod world;
 
-use lastbyte::{Method, Watch};
+use lastbyte::{
+    Call, ClockMap, ConnectionId, Event, Evidence, Ledger, LedgerLimits, Look, Method, Moment,
+    Outbox, Payload, Reached, SinkFn, StageEvidence, StageSupport, Stamp, StampOf, Time, UnixTime,
+    Watch, WireOffset,
+};
 use world::memory::Shape;
 use world::{LookAt, Setup, Verdict, World};
 
@@ -75,4 +79,38 @@ fn a_moved_stamp_says_how_far_it_was_moved() {
             world.deliver(0)
         });
     }
+}
+
+/// C2: a transfer whose stamp was taken while the socket was looked at, which
+/// had shown the one before it, was acknowledged before that.
+#[test]
+fn a_stamp_from_during_a_look_is_not_dated_before_what_the_look_showed() {
+    let at = |nanos| Moment { monotonic: Time::from_nanos(nanos), ..Moment::default() };
+    let support = StageSupport { transmitted: StageEvidence::Kernel, acked: StageEvidence::Kernel };
+    let limits = LedgerLimits { memory: 1000, transfers: 10 };
+    let mut ledger = Ledger::new(ConnectionId::new(0, 0), support, limits);
+    let mut out = Outbox::default();
+    for _ in 0..2 {
+        ledger.submit(Payload::from(vec![0; 8]), Watch::ACKED, &mut out).unwrap();
+        let call = Call { method: Method::Copy, began: Time::from_nanos(1_000), stamped: true };
+        ledger.accepted(8, call, at(2_000), &mut out);
+    }
+    let acked = Some(WireOffset::new(8));
+    let began = Time::from_nanos(3_000);
+    ledger.looked(Look { acked, transmitted: None, began, at: at(9_000) }, &mut out);
+    let clock = ClockMap::new(Time::from_nanos(0), UnixTime::from_nanos(0), Time::from_nanos(0));
+    let stamp = Stamp { of: StampOf::Acked, key: 15, at: UnixTime::from_nanos(5_000) };
+    ledger.stamped(stamp, &clock, at(10_000), &mut out);
+    let mut acked = Vec::new();
+    out.deliver(&mut SinkFn(|event| {
+        if let Event::Transfer(completion) = event
+            && matches!(completion.reached, Reached::Acked)
+        {
+            acked.push((completion.at, completion.evidence));
+        }
+    }));
+    assert_eq!(acked[0].0.monotonic, Time::from_nanos(9_000));
+    assert_eq!(acked[1].0.monotonic, Time::from_nanos(9_000), "not before the first");
+    assert_eq!(acked[1].1, Evidence::Kernel);
+    assert!(acked[1].0.error.as_nanos() >= 4_000, "and it is said how far off that is");
 }

@@ -114,6 +114,8 @@ pub struct Ledger {
     accepted_to: u64,
     transmitted_to: u64,
     acked_to: u64,
+    /// When the newest acknowledged transfer was.
+    acked_at: Time,
     /// Zero-copy calls from the oldest that is not done, and its kernel id.
     calls: VecDeque<ZeroCopyCall>,
     first_call: u32,
@@ -149,6 +151,7 @@ impl Ledger {
             accepted_to: 0,
             transmitted_to: 0,
             acked_to: 0,
+            acked_at: Time::default(),
             calls: VecDeque::new(),
             first_call: 0,
             looked_for_ack: Time::default(),
@@ -539,7 +542,11 @@ impl Ledger {
     fn reach_acked(&mut self, n: usize, at: Moment, exact: bool, out: &mut Outbox) {
         let after = self.looked_for_ack;
         let transfer = &mut self.transfers[n];
-        let at = not_before(at, transfer.queued_at.max(transfer.transmitted_at));
+        // A look that showed the transfer before may have ended after this one's
+        // stamp was taken.
+        let earliest = transfer.queued_at.max(transfer.transmitted_at).max(self.acked_at);
+        let at = not_before(at, earliest);
+        self.acked_at = at.monotonic;
         transfer.file_pinned = false;
         if exact {
             transfer.stamped = false;

@@ -77,10 +77,13 @@ impl World {
                     !sent.watch.contains(Watch::TRANSMITTED) || sent.seen.transmitted.is_some(),
                     "C2: before Transmitted: {what}"
                 );
-                ensure!(self.last_acked < Some(n as u64), "C2: overtook a transfer: {what}");
+                if let Some((last, time)) = self.last_acked {
+                    ensure!(last < n, "C2: overtook a transfer: {what}");
+                    ensure!(time <= at.monotonic, "C2: before transfer {last}: {what}");
+                }
                 let truth = self.kernel.acked.passed(sent.end);
                 self.judge_time(truth, at, evidence, self.setup.support.acked, &what)?;
-                self.last_acked = Some(n as u64);
+                self.last_acked = Some((n, at.monotonic));
                 self.sent[n].seen.acked = Some(at);
             }
             Reached::Failed(failure) => {

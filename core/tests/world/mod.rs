@@ -117,7 +117,7 @@ pub struct World {
     /// Notices that were read once; they may be read again.
     stale: Vec<Notice>,
     /// Number of the next transfer to be acked.
-    last_acked: Option<u64>,
+    last_acked: Option<(usize, Time)>,
     /// Bounds of the number of stamps that looks had to make up for.
     recovered: (u64, u64),
     bytes: [u64; 4],
