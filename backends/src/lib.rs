@@ -22,6 +22,8 @@ mod fallback;
 mod open;
 mod probe;
 mod readiness;
+#[cfg(all(target_os = "linux", not(lastbyte_portable)))]
+mod ring;
 mod sys;
 #[cfg(feature = "tokio")]
 pub mod tokio;

@@ -13,12 +13,13 @@ use std::sync::Arc;
 
 /// The backends that this build contains.
 #[cfg(all(target_os = "linux", not(lastbyte_portable)))]
-pub const BUILT: &[BackendKind] = &[BackendKind::Epoll, BackendKind::Fallback];
+pub const BUILT: &[BackendKind] =
+    &[BackendKind::IoUring, BackendKind::Epoll, BackendKind::Fallback];
 /// The backends that this build contains.
 #[cfg(not(all(target_os = "linux", not(lastbyte_portable))))]
 pub const BUILT: &[BackendKind] = &[BackendKind::Fallback];
 
-/// The variable that names a backend: `auto`, `epoll`, `fallback`.
+/// The variable that names a backend: `auto`, `io_uring`, `epoll`, `fallback`.
 pub const BACKEND_VARIABLE: &str = "LASTBYTE_BACKEND";
 
 /// The variable that lists facilities not to use, by the names in the report:
@@ -34,6 +35,8 @@ pub const DISABLE_VARIABLE: &str = "LASTBYTE_DISABLE";
 pub fn open(choice: Choice, restrictions: &Restrictions) -> Result<Arc<dyn Backend>, Unsatisfied> {
     let report = probe::report(restrictions);
     Ok(match select(choice, BUILT, &report)? {
+        #[cfg(all(target_os = "linux", not(lastbyte_portable)))]
+        BackendKind::IoUring => Arc::new(crate::ring::RingBackend::new(report)),
         BackendKind::Epoll => Arc::new(epoll(report)),
         _ => Arc::new(fallback(report)),
     })

@@ -1,5 +1,5 @@
-//! Every case on every backend, and on the epoll backend with facilities
-//! switched off.
+//! Every case on every backend, and on the io_uring and epoll backends with
+//! facilities switched off.
 
 #![forbid(unsafe_code)]
 
@@ -17,6 +17,17 @@ fn main() {
     let remarks = Arc::new(Mutex::new(Vec::new()));
     let mut trials = Vec::new();
     for (kind, disabled) in [
+        (BackendKind::IoUring, ""),
+        (BackendKind::IoUring, "uring-taskrun,uring-accept"),
+        (BackendKind::IoUring, "uring-receive,uring-timestamps"),
+        (BackendKind::IoUring, "uring-send,uring-zerocopy"),
+        (
+            BackendKind::IoUring,
+            "uring-taskrun,uring-accept,uring-receive,uring-send,uring-zerocopy,uring-timestamps",
+        ),
+        (BackendKind::IoUring, "timestamps"),
+        (BackendKind::IoUring, "zerocopy,sendfile"),
+        (BackendKind::IoUring, "tcp-info"),
         (BackendKind::Epoll, ""),
         (BackendKind::Fallback, ""),
         (BackendKind::Epoll, "timestamps"),

@@ -27,11 +27,23 @@ pub enum Facility {
     SealedMemory,
     /// Kernel TLS (the `tls` upper layer protocol).
     KernelTls,
+    /// `io_uring` work that waits for its only thread (`IORING_SETUP_DEFER_TASKRUN`).
+    UringTaskrun,
+    /// Accepting again and again by one `io_uring` operation.
+    UringAccept,
+    /// Receiving ahead into provided buffers by one `io_uring` operation.
+    UringReceive,
+    /// Sending by `io_uring`.
+    UringSend,
+    /// Sending by `io_uring` with zero copy (`IORING_OP_SENDMSG_ZC`).
+    UringZeroCopy,
+    /// Timestamps as completions (`SOCKET_URING_OP_TX_TIMESTAMP`).
+    UringTimestamps,
 }
 
 impl Facility {
     /// Every facility, in the order of reports.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 16] = [
         Self::Epoll,
         Self::IoUring,
         Self::Timestamps,
@@ -42,6 +54,12 @@ impl Facility {
         Self::Sendfile,
         Self::SealedMemory,
         Self::KernelTls,
+        Self::UringTaskrun,
+        Self::UringAccept,
+        Self::UringReceive,
+        Self::UringSend,
+        Self::UringZeroCopy,
+        Self::UringTimestamps,
     ];
 
     /// The name used in reports, options and `LASTBYTE_DISABLE`.
@@ -58,6 +76,12 @@ impl Facility {
             Self::OutQueue => "out-queue",
             Self::SealedMemory => "sealed-memory",
             Self::KernelTls => "kernel-tls",
+            Self::UringTaskrun => "uring-taskrun",
+            Self::UringAccept => "uring-accept",
+            Self::UringReceive => "uring-receive",
+            Self::UringSend => "uring-send",
+            Self::UringZeroCopy => "uring-zerocopy",
+            Self::UringTimestamps => "uring-timestamps",
         }
     }
 
@@ -75,6 +99,12 @@ impl Facility {
             Self::OutQueue => "looks go to TCP_INFO alone; without either, acked is unavailable",
             Self::SealedMemory => "generated bodies are copied from ordinary memory",
             Self::KernelTls => "TLS records are sealed in user space",
+            Self::UringTaskrun => "io_uring interrupts its thread for each completion",
+            Self::UringAccept => "io_uring waits for connections, and each is accepted by a call",
+            Self::UringReceive => "io_uring waits for input, and each piece is read by a call",
+            Self::UringSend => "the io_uring backend sends by system calls",
+            Self::UringZeroCopy => "the io_uring backend sends by MSG_ZEROCOPY calls",
+            Self::UringTimestamps => "the io_uring backend reads stamps from the error queue",
         }
     }
 }

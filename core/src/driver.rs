@@ -70,8 +70,9 @@ pub trait Driver: fmt::Debug {
     ) -> Result<Attached, Refused<Socket>>;
 
     /// Sends `payload` behind everything submitted before. What the socket
-    /// takes at once is written before this returns; completions are delivered
-    /// by [`Self::turn`].
+    /// takes at once is written before this returns or, by a backend that
+    /// collects what is to be done, when [`Self::turn`] is called next.
+    /// Completions are delivered by `turn`.
     ///
     /// # Errors
     /// Gives the payload back if nothing of it will be sent.

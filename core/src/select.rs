@@ -157,6 +157,10 @@ impl fmt::Display for Unsatisfied {
 
 impl std::error::Error for Unsatisfied {}
 
+/// What `auto` chooses from, the preferred first. `io_uring` has to be asked for
+/// by name as long as it has not served for longer.
+const AUTOMATIC: [BackendKind; 2] = [BackendKind::Epoll, BackendKind::Fallback];
+
 /// Chooses among the `built` backends.
 ///
 /// # Errors
@@ -169,7 +173,7 @@ pub fn select(
 ) -> Result<BackendKind, Unsatisfied> {
     match choice {
         Choice::Only(kind) => usable(kind, built, report).map(|()| kind),
-        Choice::Auto => Ok(BackendKind::ALL
+        Choice::Auto => Ok(AUTOMATIC
             .into_iter()
             .find(|&kind| usable(kind, built, report).is_ok())
             .unwrap_or(BackendKind::Fallback)),

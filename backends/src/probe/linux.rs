@@ -1,10 +1,13 @@
 //! Each facility, tried.
 
+#[path = "ring.rs"]
+mod ring;
+
 use crate::sys::message::Options;
 use crate::sys::timestamping::Wanted;
 use crate::sys::{
     error_queue::{self, Entry},
-    io_uring, message, out_queue, poll,
+    message, out_queue, poll,
     sealed_memory::SealedMemory,
     sendfile, tcp_info, timestamping, tls_ulp, zero_copy,
 };
@@ -23,13 +26,25 @@ const PATIENCE: Duration = Duration::from_millis(200);
 pub(super) struct Pair {
     near: TcpStream,
     /// Kept open, so that the near end stays connected.
-    _far: TcpStream,
+    far: TcpStream,
 }
 
 pub(super) fn attempt(facility: Facility, pair: &mut Option<Pair>) -> Support {
     let (what, tried): (_, io::Result<bool>) = match facility {
         Facility::Epoll => ("epoll_create1", mio::Poll::new().map(|_| true)),
-        Facility::IoUring => ("io_uring_setup", io_uring::probe().map(|()| true)),
+        Facility::IoUring => ("io_uring_setup and a multishot poll", ring::works()),
+        Facility::UringTaskrun => ("IORING_SETUP_DEFER_TASKRUN", ring::defers()),
+        Facility::UringAccept => ("a multishot accept", ring::accepts()),
+        Facility::UringReceive => {
+            ("a multishot receive into provided buffers", connect().and_then(ring::receives))
+        }
+        Facility::UringSend => ("IORING_OP_SENDMSG", connect().and_then(ring::sends)),
+        Facility::UringZeroCopy => {
+            ("IORING_OP_SENDMSG_ZC with a report of use", connect().and_then(ring::sends_zero_copy))
+        }
+        Facility::UringTimestamps => {
+            ("SOCKET_URING_OP_TX_TIMESTAMP", connect().and_then(ring::takes_stamps))
+        }
         Facility::SealedMemory => ("a sealed memfd", SealedMemory::new(b"x").map(|_| true)),
         Facility::KernelTls => ("TCP_ULP \"tls\"", connect().and_then(kernel_tls)),
         Facility::Timestamps => ("SO_TIMESTAMPING on TCP", on(pair, timestamps)),
@@ -63,7 +78,7 @@ fn connect() -> io::Result<Pair> {
     let near = TcpStream::connect(listener.local_addr()?)?;
     near.set_nodelay(true)?;
     let (far, _) = listener.accept()?;
-    Ok(Pair { near, _far: far })
+    Ok(Pair { near, far })
 }
 
 fn timestamps(near: &TcpStream) -> io::Result<bool> {

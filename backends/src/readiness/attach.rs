@@ -2,6 +2,7 @@
 
 use super::connection::{Connection, ZeroCopy};
 use super::context::Context;
+use super::native::Native;
 use crate::sys::{error_queue, out_queue, tcp_info, timestamping, zero_copy};
 use lastbyte::{
     AttachOptions, ConnectionId, Ledger, LedgerLimits, RefuseReason, Refused, Socket, StampKeys,
@@ -101,6 +102,10 @@ impl Prepared {
         connection.stamps = self.stamp_keys.is_some();
         connection.acked_base = self.acked_base;
         connection.zero_copy = self.zero_copy;
+        let completes = cx.completes;
+        if completes.sends || completes.receives {
+            connection.native = Some(Box::new(Native::new(completes)));
+        }
         connection.stall_timeout = options.stall_timeout;
         connection.release_timeout = options.release_timeout;
         connection

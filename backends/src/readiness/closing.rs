@@ -125,6 +125,9 @@ impl Connection {
             }
             _ => {}
         }
+        if self.is_put_off(reason) {
+            return;
+        }
         // Stamps of what was acknowledged may still be waiting, and are exact.
         self.drain_error_queue(cx);
         let look = self.look(cx);

@@ -2,6 +2,7 @@
 
 use super::closing::Phase;
 use super::context::Context;
+use super::native::Native;
 use super::selector::Ready;
 use lastbyte::{
     ConnectionId, FailReason, Ledger, Moment, Payload, RefuseReason, Refused, StageEvidence,
@@ -71,6 +72,8 @@ pub(super) struct Connection {
     progress: (u64, Time),
     /// The alarm that counts; others are stale.
     pub(super) armed: Option<Time>,
+    /// Where the selector completes operations by itself.
+    pub(super) native: Option<Box<Native>>,
 }
 
 /// Whether a socket can send by zero copy.
@@ -116,6 +119,7 @@ impl Connection {
             look_pause: Duration::ZERO,
             progress: (0, Time::default()),
             armed: None,
+            native: None,
         }
     }
 
@@ -125,7 +129,7 @@ impl Connection {
         watch: Watch,
         cx: &mut Context,
     ) -> Result<TransferId, Refused<Payload>> {
-        if self.phase != Phase::Open {
+        if self.phase != Phase::Open || self.is_doomed() {
             return Err(Refused::new(payload, RefuseReason::Closing));
         }
         let began = cx.time();
@@ -176,7 +180,7 @@ impl Connection {
 
     /// Does what the socket is ready for. `now` may say what the time is.
     pub(super) fn go_on(&mut self, now: Option<Moment>, cx: &mut Context) {
-        let has_input = self.readable;
+        let has_input = self.has_input();
         if has_input || self.input_ended {
             self.read(now, cx);
         }

@@ -1,8 +1,10 @@
 //! What the connections of a driver share.
 
+use super::selector::Completes;
 use super::timers::Timers;
 use crate::facilities::Facilities;
 use crate::sys::clock;
+use crate::sys::ring::SendMemory;
 use lastbyte::{ClockMap, DriverConfig, Moment, Outbox, Pool, Time, ZeroCopyPolicy};
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -15,12 +17,15 @@ const PIECE: usize = 64 << 10;
 pub(super) struct Context {
     pub(super) config: DriverConfig,
     pub(super) facilities: Facilities,
+    pub(super) completes: Completes,
     pub(super) outbox: Outbox,
     pub(super) policy: ZeroCopyPolicy,
     pub(super) buffers: Pool,
     pub(super) timers: Timers,
     /// Tokens that have more to do than their turn allowed.
     pub(super) again: VecDeque<usize>,
+    /// For the selector to send from.
+    pub(super) spare_memory: Vec<SendMemory>,
     /// For reading files where `sendfile` is lacking; empty until needed.
     piece: Vec<u8>,
     clock: ClockMap,
@@ -31,7 +36,11 @@ pub(super) struct Context {
 }
 
 impl Context {
-    pub(super) fn new(mut config: DriverConfig, facilities: Facilities) -> Self {
+    pub(super) fn new(
+        mut config: DriverConfig,
+        facilities: Facilities,
+        completes: Completes,
+    ) -> Self {
         // With nothing at a time nothing would ever get done.
         config.write_burst = config.write_burst.max(1);
         config.events_per_turn = config.events_per_turn.max(2);
@@ -39,12 +48,14 @@ impl Context {
         config.accept_burst = config.accept_burst.max(1);
         Self {
             facilities,
+            completes,
             outbox: Outbox::default(),
             policy: ZeroCopyPolicy::new(config.zero_copy_threshold),
             // One turn reads at most this many before the user can drop any.
             buffers: Pool::new(config.receive_buffer, config.events_per_turn),
             timers: Timers::default(),
             again: VecDeque::new(),
+            spare_memory: Vec::new(),
             piece: Vec::new(),
             clock: clock::map(),
             clock_is_fresh: true,
@@ -80,6 +91,11 @@ impl Context {
     /// The newest reading of the clock, whatever it was for.
     pub(super) fn recent(&self) -> Time {
         self.recent.get()
+    }
+
+    /// The map for converting stamps, as it was compared last.
+    pub(super) fn clock(&self) -> ClockMap {
+        self.clock
     }
 
     /// Now, and the map for converting stamps, compared anew once a turn.

@@ -3,14 +3,15 @@
 use super::connection::Connection;
 use super::context::Context;
 use super::listener::Listener;
-use super::selector::{Ready, Selector};
+use super::selector::{Done, Happening, Selector};
 use crate::facilities::Facilities;
 use lastbyte::{
     AttachOptions, Attached, CompletionSink, ConnectionId, Counters, Driver, DriverConfig,
-    DriverError, FailReason, Limit, ListenerId, Payload, RefuseReason, Refused, Socket, Time,
-    TransferId, Turn, Wake, Watch,
+    DriverError, FailReason, Limit, ListenerId, Moment, Payload, RefuseReason, Refused, Socket,
+    Time, TransferId, Turn, Wake, Watch,
 };
 use slab::Slab;
+use std::cell::Cell;
 use std::fmt;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -28,7 +29,7 @@ pub(crate) struct ReadinessDriver<S: Selector, K: CompletionSink> {
     connections: Slab<Connection>,
     listeners: Slab<Listener>,
     generation: u32,
-    ready: Vec<Ready>,
+    happened: Vec<Happening>,
     /// The last turn delivered, and looked at no socket.
     delivered_only: bool,
     /// When the driver last began to wait.
@@ -37,14 +38,15 @@ pub(crate) struct ReadinessDriver<S: Selector, K: CompletionSink> {
 
 impl<S: Selector, K: CompletionSink> ReadinessDriver<S, K> {
     pub(crate) fn new(selector: S, sink: K, config: DriverConfig, facilities: Facilities) -> Self {
+        let completes = selector.completes();
         Self {
             selector,
             sink,
-            cx: Context::new(config, facilities),
+            cx: Context::new(config, facilities, completes),
             connections: Slab::new(),
             listeners: Slab::new(),
             generation: 0,
-            ready: Vec::new(),
+            happened: Vec::new(),
             delivered_only: false,
             waited_at: Time::default(),
         }
@@ -82,8 +84,8 @@ impl<S: Selector, K: CompletionSink> ReadinessDriver<S, K> {
         if is_listener(token) {
             if let Some(listener) = self.listeners.get_mut(slot) {
                 on_listener(listener, &mut self.cx);
-                let resting = listener.is_resting();
-                self.selector.want(token, !resting, false);
+                let more = listener.wants_more();
+                self.selector.want(token, more, false);
             }
         } else if let Some(connection) = self.connections.get_mut(slot) {
             on_connection(connection, &mut self.cx);
@@ -93,21 +95,25 @@ impl<S: Selector, K: CompletionSink> ReadinessDriver<S, K> {
 
     /// Tells the selector what is worth reporting, or removes what is gone.
     fn tidy(&mut self, slot: usize) {
-        let connection = &self.connections[slot];
+        let connection = &mut self.connections[slot];
         let token = connection.token;
         if connection.phase == super::closing::Phase::Gone {
-            self.selector.remove(connection.stream.as_fd(), token);
             if connection.in_again {
                 self.cx.again.retain(|&other| other != token);
             }
             self.cx.outbox.counters.connections -= 1;
-            self.connections.remove(slot);
+            let connection = self.connections.remove(slot);
+            self.selector.retire(connection.stream, token);
             return;
         }
         let closing = connection.phase != super::closing::Phase::Open;
-        let input = !connection.readable && !connection.input_ended;
+        let input = !connection.has_input() && !connection.input_ended;
         let output = !connection.writable && !connection.ledger.is_all_accepted();
+        let prepared = connection.take_prepared();
         self.selector.want(token, input && (connection.wants_input || closing), output);
+        if let Some((memory, zero_copy)) = prepared {
+            self.selector.send(token, memory, zero_copy);
+        }
     }
 
     fn wait(&mut self, wait: Option<Duration>) -> Option<Duration> {
@@ -122,16 +128,34 @@ impl<S: Selector, K: CompletionSink> ReadinessDriver<S, K> {
         }
     }
 
-    fn handle_ready(&mut self) {
-        let mut ready = std::mem::take(&mut self.ready);
-        for event in ready.drain(..) {
-            self.with_token(
-                event.token,
-                |connection, cx| connection.ready(event, cx),
-                Listener::ready,
-            );
+    fn handle_happened(&mut self) {
+        let mut happened = std::mem::take(&mut self.happened);
+        // Whatever was done was done by now, and what stamps date was before.
+        let completes = happened.iter().any(|what| matches!(what, Happening::Done { .. }));
+        let now = if completes { self.cx.now_with_clock().0 } else { Moment::default() };
+        for happening in happened.drain(..) {
+            match happening {
+                Happening::Ready(ready) => self.with_token(
+                    ready.token,
+                    |connection, cx| connection.ready(ready, cx),
+                    Listener::ready,
+                ),
+                Happening::Done { token, done } => self.handle_done(token, done, now),
+            }
         }
-        self.ready = ready;
+        self.happened = happened;
+    }
+
+    fn handle_done(&mut self, token: usize, done: Done, now: Moment) {
+        // Only one of the two gets it.
+        let done = Cell::new(Some(done));
+        self.with_token(
+            token,
+            |connection, cx| {
+                done.take().into_iter().for_each(|done| connection.done(done, now, cx))
+            },
+            |listener, cx| done.take().into_iter().for_each(|done| listener.done(done, cx)),
+        );
     }
 
     /// The first `waiting`, who had more to do before this turn, get one go.
@@ -186,6 +210,8 @@ impl<S: Selector, K: CompletionSink> ReadinessDriver<S, K> {
     }
 
     fn deliver(&mut self) -> usize {
+        // Whoever hears that a connection is closed may rely on it.
+        self.selector.close_retired();
         self.cx.outbox.deliver(&mut self.sink)
     }
 
@@ -202,7 +228,9 @@ impl<S: Selector, K: CompletionSink> ReadinessDriver<S, K> {
     fn reclaim_all(&mut self) {
         let started = Instant::now();
         while !self.connections.is_empty() && started.elapsed() < LAST_WAIT {
-            std::thread::sleep(Duration::from_millis(1));
+            // An error would only mean that the wait was shorter.
+            drop(self.selector.wait(Some(Duration::from_millis(1)), &mut self.happened));
+            self.handle_happened();
             for slot in 0..self.connections.capacity() {
                 if let Some(connection) = self.connections.get_mut(slot) {
                     connection.drain_error_queue(&mut self.cx);
@@ -214,6 +242,7 @@ impl<S: Selector, K: CompletionSink> ReadinessDriver<S, K> {
         let never = Time::from_nanos(u64::MAX);
         for slot in 0..self.connections.capacity() {
             if let Some(connection) = self.connections.get_mut(slot) {
+                connection.suppose_sent(&mut self.cx);
                 connection.enforce_deadline(never, &mut self.cx);
                 connection.progress_phase(&mut self.cx);
                 self.tidy(slot);
@@ -242,7 +271,9 @@ impl<S: Selector, K: CompletionSink> Driver for ReadinessDriver<S, K> {
     fn unlisten(&mut self, listener: ListenerId) -> Option<TcpListener> {
         let slot = listener.slot() as usize;
         self.listeners.get(slot).filter(|owner| owner.id == listener)?;
-        let listener = self.listeners.try_remove(slot)?;
+        let accepted = self.selector.stop_accepting(self.listeners[slot].token);
+        let mut listener = self.listeners.try_remove(slot)?;
+        listener.hand_on_all(accepted, &mut self.cx);
         self.selector.remove(listener.socket.as_fd(), listener.token);
         Some(listener.socket)
     }
@@ -330,10 +361,10 @@ impl<S: Selector, K: CompletionSink> Driver for ReadinessDriver<S, K> {
         self.cx.start_turn();
         let wait = if delivered > 0 { Some(Duration::ZERO) } else { self.wait(wait) };
         self.selector
-            .wait(wait, &mut self.ready)
+            .wait(wait, &mut self.happened)
             .map_err(|error| DriverError::new("waiting for readiness", &error))?;
         let waiting = self.cx.again.len().min(share_of_turn(&self.cx.config));
-        self.handle_ready();
+        self.handle_happened();
         self.handle_again(waiting);
         self.handle_alarms();
         let delivered = delivered + self.deliver();
@@ -345,7 +376,7 @@ impl<S: Selector, K: CompletionSink> Driver for ReadinessDriver<S, K> {
     }
 
     fn next_turn_by(&self) -> Option<Time> {
-        if self.cx.again.is_empty() && self.cx.outbox.is_empty() {
+        if self.cx.again.is_empty() && self.cx.outbox.is_empty() && !self.selector.is_pressed() {
             self.cx.timers.next()
         } else {
             Some(self.now())
@@ -391,12 +422,12 @@ impl<S: Selector, K: CompletionSink> fmt::Debug for ReadinessDriver<S, K> {
 
 /// How many sockets a turn handles for either cause: see
 /// [`DriverConfig::events_per_turn`].
-pub(super) fn share_of_turn(config: &DriverConfig) -> usize {
+pub(crate) fn share_of_turn(config: &DriverConfig) -> usize {
     (config.events_per_turn / 2).max(1)
 }
 
 /// Tokens of connections are even, of listeners odd.
-fn is_listener(token: usize) -> bool {
+pub(crate) fn is_listener(token: usize) -> bool {
     token % 2 == 1
 }
 

@@ -1,10 +1,12 @@
 //! Accepting.
 
 use super::context::Context;
+use super::selector::Done;
 use crate::sys::accept;
 use lastbyte::{Event, ListenerId, Socket, Time};
+use std::collections::VecDeque;
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 /// How long a listener rests when descriptors or memory have run out. Nothing
@@ -19,15 +21,51 @@ pub(super) struct Listener {
     pub(super) in_again: bool,
     /// Resting, until an alarm for this time.
     resting: Option<Time>,
+    /// Accepted by the selector, and not handed on yet.
+    accepted: VecDeque<TcpStream>,
 }
+
+/// Connections that the selector may accept ahead before it has to stop.
+const AHEAD: usize = 128;
 
 impl Listener {
     pub(super) fn new(socket: TcpListener, id: ListenerId, token: usize) -> Self {
-        Self { socket, id, token, in_again: false, resting: None }
+        Self { socket, id, token, in_again: false, resting: None, accepted: VecDeque::new() }
     }
 
-    pub(super) fn is_resting(&self) -> bool {
+    /// Whether more connections are of use now.
+    pub(super) fn wants_more(&self) -> bool {
+        self.resting.is_none() && self.accepted.len() < AHEAD
+    }
+
+    fn is_resting(&self) -> bool {
         self.resting.is_some()
+    }
+
+    /// The selector has done something by itself.
+    pub(super) fn done(&mut self, done: Done, cx: &mut Context) {
+        match done {
+            Done::Accepted(stream) => {
+                self.accepted.push_back(stream);
+                if !self.in_again {
+                    self.in_again = true;
+                    cx.again.push_back(self.token);
+                }
+            }
+            Done::AcceptFailed(error) if is_of_the_peer(&error) => {}
+            Done::AcceptFailed(error) if !self.is_resting() => self.rest(&error, cx),
+            _ => {}
+        }
+    }
+
+    /// Hands on every connection that was accepted.
+    pub(super) fn hand_on_all(&mut self, more: Vec<TcpStream>, cx: &mut Context) {
+        for stream in self.accepted.drain(..).chain(more) {
+            if let Ok(peer) = stream.peer_addr() {
+                let socket = Socket::accepted(stream, peer);
+                cx.outbox.push(Event::Accepted { listener: self.id, socket });
+            }
+        }
     }
 
     pub(super) fn alarm(&mut self, at: Time, cx: &mut Context) {
@@ -51,7 +89,7 @@ impl Listener {
             return;
         }
         for _ in 0..cx.config.accept_burst {
-            match accept::accept(&self.socket) {
+            match self.next(cx.completes.accepts) {
                 Ok((stream, peer)) => {
                     let socket = Socket::accepted(stream, peer);
                     cx.outbox.push(Event::Accepted { listener: self.id, socket });
@@ -64,6 +102,18 @@ impl Listener {
         if !self.in_again {
             self.in_again = true;
             cx.again.push_back(self.token);
+        }
+    }
+
+    fn next(&mut self, ahead: bool) -> io::Result<(TcpStream, SocketAddr)> {
+        if !ahead {
+            return accept::accept(&self.socket);
+        }
+        let stream = self.accepted.pop_front().ok_or(io::ErrorKind::WouldBlock)?;
+        match stream.peer_addr() {
+            Ok(peer) => Ok((stream, peer)),
+            // It was over before it was looked at.
+            Err(_) => Err(io::Error::from_raw_os_error(libc::ECONNABORTED)),
         }
     }
 

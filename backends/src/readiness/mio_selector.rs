@@ -1,6 +1,6 @@
 //! Readiness by `epoll(7)`, through mio: edge-triggered.
 
-use super::selector::{Ready, Selector};
+use super::selector::{Happening, Ready, Selector};
 use crate::sys::pollable;
 use lastbyte::Wake;
 use mio::unix::SourceFd;
@@ -40,18 +40,20 @@ impl Selector for MioSelector {
 
     fn want(&mut self, _: usize, _: bool, _: bool) {}
 
-    fn wait(&mut self, wait: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()> {
+    fn wait(&mut self, wait: Option<Duration>, happened: &mut Vec<Happening>) -> io::Result<()> {
         match self.poll.poll(&mut self.events, wait) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
             result => result?,
         }
         let events = self.events.iter().filter(|event| event.token() != WAKER);
-        ready.extend(events.map(|event| Ready {
-            token: event.token().0,
-            readable: event.is_readable(),
-            writable: event.is_writable(),
-            error: event.is_error(),
-            read_closed: event.is_read_closed(),
+        happened.extend(events.map(|event| {
+            Happening::Ready(Ready {
+                token: event.token().0,
+                readable: event.is_readable(),
+                writable: event.is_writable(),
+                error: event.is_error(),
+                read_closed: event.is_read_closed(),
+            })
         }));
         Ok(())
     }

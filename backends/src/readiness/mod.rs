@@ -13,6 +13,7 @@ mod context;
 mod driver;
 mod listener;
 pub(crate) mod mio_selector;
+pub(crate) mod native;
 mod notice;
 pub(crate) mod poll_selector;
 mod receive;
@@ -22,3 +23,4 @@ mod shape;
 mod timers;
 
 pub(crate) use backend::ReadinessBackend;
+pub(crate) use driver::{ReadinessDriver, is_listener, share_of_turn};

@@ -30,11 +30,7 @@ impl Connection {
                     self.ledger.stamped(stamp, &clock, now, &mut cx.outbox);
                 }
                 Entry::ZeroCopyDone { first, last, copied } => {
-                    let outbox = &mut cx.outbox;
-                    let news = self.ledger.zero_copy_done(first, last, copied, now, outbox);
-                    if let Some(route) = self.route.filter(|_| news > 0) {
-                        cx.policy.learn(route, news, copied, now.monotonic);
-                    }
+                    self.let_go(first, last, copied, now, cx);
                 }
                 // Nobody's, or a former owner's.
                 Entry::Stamp(_) | Entry::Other => continue,
@@ -44,6 +40,19 @@ impl Connection {
             }
         }
         noticed
+    }
+
+    /// The kernel is done with the memory of one zero-copy call.
+    pub(super) fn released(&mut self, call: u32, copied: bool, now: Moment, cx: &mut Context) {
+        self.last_notice = now.monotonic;
+        self.let_go(call, call, copied, now, cx);
+    }
+
+    fn let_go(&mut self, first: u32, last: u32, copied: bool, now: Moment, cx: &mut Context) {
+        let news = self.ledger.zero_copy_done(first, last, copied, now, &mut cx.outbox);
+        if let Some(route) = self.route.filter(|_| news > 0) {
+            cx.policy.learn(route, news, copied, now.monotonic);
+        }
     }
 
     /// Reads the socket's own account. `None` where the kernel has none.

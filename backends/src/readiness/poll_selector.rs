@@ -1,6 +1,6 @@
 //! Readiness by `poll(2)`: level-triggered, on every Unix.
 
-use super::selector::{Ready, Selector};
+use super::selector::{Happening, Ready, Selector};
 use crate::sys::poll::{self, Polled};
 use lastbyte::Wake;
 use std::io::{self, Read, Write};
@@ -83,7 +83,7 @@ impl Selector for PollSelector {
         }
     }
 
-    fn wait(&mut self, wait: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()> {
+    fn wait(&mut self, wait: Option<Duration>, happened: &mut Vec<Happening>) -> io::Result<()> {
         let mut left = poll::wait(&mut self.set, wait)?;
         if left > 0 && self.set[0].is_ready() {
             self.clear_wake_up();
@@ -92,7 +92,7 @@ impl Selector for PollSelector {
         // What is left out now is still ready next time, and then comes first.
         let (count, first) = (self.set.len(), self.next);
         for place in (0..count).map(|n| (first + n) % count).filter(|&place| place > 0) {
-            if left == 0 || ready.len() == self.limit {
+            if left == 0 || happened.len() == self.limit {
                 self.next = place;
                 break;
             }
@@ -101,13 +101,13 @@ impl Selector for PollSelector {
                 continue;
             }
             left -= 1;
-            ready.push(Ready {
+            happened.push(Happening::Ready(Ready {
                 token: self.tokens[place],
                 readable: polled.input(),
                 writable: polled.output(),
                 error: polled.error(),
                 read_closed: polled.hangup(),
-            });
+            }));
             // A hang-up lasts, cannot be masked, and is told once.
             if polled.hangup() {
                 polled.mute();

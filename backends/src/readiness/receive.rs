@@ -17,7 +17,7 @@ impl Connection {
             return;
         }
         self.wants_input = true;
-        if self.readable || self.input_ended {
+        if self.has_input() || self.input_ended {
             self.do_again(cx);
         }
     }
@@ -42,8 +42,12 @@ impl Connection {
     }
 
     fn answer_receive(&mut self, now: Option<Moment>, cx: &mut Context) {
-        let received = if self.input_ended {
+        let received = if let Some(delivered) = self.take_delivered() {
+            delivered
+        } else if self.input_ended {
             Received::End
+        } else if !self.readable {
+            return;
         } else {
             let mut buffer = cx.buffers.take();
             match self.read_into(&mut buffer) {
@@ -60,6 +64,7 @@ impl Connection {
     }
 
     fn discard(&mut self, cx: &mut Context) {
+        while self.take_delivered().is_some_and(|input| matches!(input, Received::Data(_))) {}
         let mut buffer = cx.buffers.take();
         for _ in 0..DISCARD {
             if !self.readable || self.input_ended {
@@ -73,6 +78,19 @@ impl Connection {
             }
         }
         self.do_again(cx);
+    }
+
+    /// Input that the selector has received by itself.
+    fn take_delivered(&mut self) -> Option<Received> {
+        let native = self.native.as_mut()?;
+        if let Some(buffer) = native.input.pop_front() {
+            return Some(Received::Data(buffer));
+        }
+        if std::mem::take(&mut native.input_ends) {
+            (self.input_ended, self.readable) = (true, false);
+            return Some(Received::End);
+        }
+        None
     }
 
     /// Reads once, and keeps track of whether there is more.

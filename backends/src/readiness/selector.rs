@@ -1,8 +1,10 @@
-//! What a readiness driver needs of the operating system's selector.
+//! What a driver needs of the operating system's selector.
 
-use lastbyte::Wake;
+use crate::sys::ring::SendMemory;
+use lastbyte::{PooledBuf, Stamp, Wake};
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::net::TcpStream;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +21,58 @@ pub(crate) struct Ready {
     pub(crate) read_closed: bool,
 }
 
-/// Tells which descriptors became ready.
+/// What a selector has to tell.
+#[derive(Debug)]
+pub(crate) enum Happening {
+    /// A descriptor became ready.
+    Ready(Ready),
+    /// The kernel has done something by itself for the owner of `token`.
+    Done { token: usize, done: Done },
+}
+
+impl Happening {
+    /// Whom it concerns.
+    pub(crate) fn token(&self) -> usize {
+        match self {
+            Self::Ready(ready) => ready.token,
+            Self::Done { token, .. } => *token,
+        }
+    }
+}
+
+/// What a kernel that completes operations has done.
+#[derive(Debug)]
+pub(crate) enum Done {
+    /// Input came, asked for or not.
+    Received(PooledBuf),
+    /// The peer ended its stream, or reading failed.
+    ReceiveEnded(io::Result<()>),
+    /// A stamp.
+    Stamped(Stamp),
+    /// The send that was started has this result; `memory` is free again.
+    Sent { memory: SendMemory, result: io::Result<usize> },
+    /// The kernel is done with the payload of this zero-copy call.
+    Released { call: u32, copied: bool },
+    /// A connection was accepted.
+    Accepted(TcpStream),
+    /// Accepting has come to an end.
+    AcceptFailed(io::Error),
+}
+
+/// What a selector completes by itself; what it does not, its readiness is for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Completes {
+    /// [`Selector::send`] can be used.
+    pub(crate) sends: bool,
+    /// And with zero copy, too.
+    pub(crate) zero_copy_sends: bool,
+    /// [`Done::Received`] may come instead of readiness.
+    pub(crate) receives: bool,
+    /// [`Done::Accepted`] comes instead of readiness.
+    pub(crate) accepts: bool,
+}
+
+/// Tells which descriptors became ready, and may do more.
 ///
 /// The driver remembers readiness and clears its memory when a call says
 /// `EAGAIN`, so an edge-triggered selector needs no [`Selector::want`]; a
@@ -27,13 +80,45 @@ pub(crate) struct Ready {
 pub(crate) trait Selector: std::fmt::Debug {
     fn add(&mut self, fd: BorrowedFd<'_>, token: usize) -> io::Result<()>;
 
+    /// Forgets a descriptor, which stays open.
     fn remove(&mut self, fd: BorrowedFd<'_>, token: usize);
+
+    /// Forgets a connection, and closes it as soon as the kernel has no more to
+    /// do with it.
+    fn retire(&mut self, stream: TcpStream, token: usize) {
+        self.remove(stream.as_fd(), token);
+    }
+
+    /// Sees to it that what was retired is closed, if that is up to it.
+    fn close_retired(&mut self) {}
 
     /// From now on report input, output; errors always.
     fn want(&mut self, token: usize, input: bool, output: bool);
 
-    /// Waits for events, and puts those that came into `ready`, which is empty.
-    fn wait(&mut self, wait: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()>;
+    /// Waits for events, and puts those that came into `happened`, which is
+    /// empty.
+    fn wait(&mut self, wait: Option<Duration>, happened: &mut Vec<Happening>) -> io::Result<()>;
+
+    /// Whether there is something to do at once, though no descriptor says so.
+    fn is_pressed(&self) -> bool {
+        false
+    }
+
+    /// What it does by itself.
+    fn completes(&self) -> Completes {
+        Completes::default()
+    }
+
+    /// Starts a send. The payload that `memory` refers to stays where it is
+    /// until [`Done::Sent`], and with `zero_copy` until [`Done::Released`].
+    fn send(&mut self, _: usize, memory: SendMemory, _zero_copy: bool) {
+        debug_assert!(false, "this selector does not send {memory:?}");
+    }
+
+    /// Stops accepting, and gives the connections that were accepted already.
+    fn stop_accepting(&mut self, _: usize) -> Vec<TcpStream> {
+        Vec::new()
+    }
 
     fn pollable(&self) -> Option<BorrowedFd<'_>>;
 

@@ -2,8 +2,10 @@
 
 use super::connection::{Connection, ZeroCopy, reason};
 use super::context::Context;
+use super::native::{Native, Sending};
 use super::shape::{self, FileRest, Rest, Step};
 use crate::sys::message::{self, Options};
+use crate::sys::ring::SendMemory;
 use crate::sys::timestamping::Wanted;
 use crate::sys::{poll, pread, sendfile, zero_copy};
 use lastbyte::{Call, FailReason, FileRange, Method, Moment, Part, Time, Unsent};
@@ -19,12 +21,14 @@ const SLICES: usize = 16;
 type Slices<'a> = SmallVec<[&'a [u8]; SLICES]>;
 
 /// What one call did.
-enum Wrote {
+pub(super) enum Wrote {
     /// The kernel took bytes; `full` if it had no room for more and will signal
     /// when it has.
     Some { bytes: u64, method: Method, stamped: bool, full: bool },
     /// The kernel has no room, and will signal when it has.
     Full,
+    /// The selector is to do it.
+    Started,
     /// The connection cannot go on.
     Failed(FailReason),
 }
@@ -35,22 +39,18 @@ impl Connection {
     pub(super) fn flush(&mut self, began: Time, cx: &mut Context) {
         let mut now = Moment { monotonic: began, ..Moment::default() };
         let mut budget = cx.config.write_burst;
-        while self.writable {
-            let Some(wrote) = self.write_some(budget, cx) else { return };
-            match wrote {
-                Wrote::Some { bytes, method, stamped, full } => {
-                    self.writable = !full;
-                    let call = Call { method, began: now.monotonic, stamped };
-                    // The clock is read when something can come of it.
-                    if bytes > 0 && self.ledger.completes_with(bytes) {
-                        now = cx.now();
-                    }
-                    self.ledger.accepted(bytes, call, now, &mut cx.outbox);
-                    self.last_write = now.monotonic;
-                    budget = budget.saturating_sub(bytes);
+        while self.writable && !self.is_sending() {
+            let Some(wrote) = self.write_some(now.monotonic, budget, cx) else { return };
+            let began = now.monotonic;
+            if let Wrote::Some { bytes, .. } = wrote {
+                // The clock is read when something can come of it.
+                if bytes > 0 && self.ledger.completes_with(bytes) {
+                    now = cx.now();
                 }
-                Wrote::Full => self.writable = false,
-                Wrote::Failed(reason) => return self.die(&reason, cx),
+                budget = budget.saturating_sub(bytes);
+            }
+            if !self.wrote(wrote, began, now, cx) {
+                return;
             }
             if budget == 0 && self.writable && !self.ledger.is_all_accepted() {
                 return self.do_again(cx);
@@ -58,14 +58,45 @@ impl Connection {
         }
     }
 
+    /// Takes in what a call did that `began` and ended `now`. Says whether
+    /// another can follow.
+    pub(super) fn wrote(
+        &mut self,
+        wrote: Wrote,
+        began: Time,
+        now: Moment,
+        cx: &mut Context,
+    ) -> bool {
+        match wrote {
+            Wrote::Some { bytes, method, stamped, full } => {
+                self.writable = !full;
+                let call = Call { method, began, stamped };
+                self.ledger.accepted(bytes, call, now, &mut cx.outbox);
+                self.last_write = now.monotonic;
+                true
+            }
+            Wrote::Full => {
+                self.writable = false;
+                true
+            }
+            Wrote::Started => false,
+            Wrote::Failed(reason) => {
+                self.die(&reason, cx);
+                false
+            }
+        }
+    }
+
     /// Makes the next call, or `None` if there is nothing to write.
-    fn write_some(&mut self, budget: u64, cx: &mut Context) -> Option<Wrote> {
+    fn write_some(&mut self, now: Time, budget: u64, cx: &mut Context) -> Option<Wrote> {
         let unsent = self.ledger.unsent()?;
         let mut writer = Writer {
             stream: &self.stream,
             zero_copy: &mut self.zero_copy,
             route: &mut self.route,
+            native: self.native.as_deref_mut(),
             stamps: if self.stamps { wanted(&unsent) } else { Wanted::NONE },
+            now,
             cx,
         };
         Some(writer.write(&unsent, budget))
@@ -77,7 +108,9 @@ struct Writer<'a> {
     stream: &'a TcpStream,
     zero_copy: &'a mut ZeroCopy,
     route: &'a mut Option<IpAddr>,
+    native: Option<&'a mut Native>,
     stamps: Wanted,
+    now: Time,
     cx: &'a mut Context,
 }
 
@@ -129,9 +162,33 @@ impl Writer<'_> {
         }
     }
 
-    /// Copies memory into the socket: `slices`, then `tail`. `last` if the
-    /// transfer ends with it.
+    /// Copies payload memory into the socket: `slices`, then `tail`. `last` if
+    /// the transfer ends with it.
     fn send_copy(&mut self, slices: &[&[u8]], tail: &[u8], last: bool, glue: bool) -> Wrote {
+        // What more follows at once is better made at once, too: the selector
+        // would let a turn pass between the two.
+        if last && self.native.as_ref().is_some_and(|native| native.completes.sends) {
+            let end_of_record = self.stamps.any();
+            let options =
+                Options { stamps: self.stamps, end_of_record, more: false, zero_copy: false };
+            return self.start(slices, tail, Method::Copy, options);
+        }
+        self.copy_now(slices, tail, last, glue)
+    }
+
+    /// Has the selector send payload memory.
+    fn start(&mut self, slices: &[&[u8]], tail: &[u8], method: Method, options: Options) -> Wrote {
+        let Some(native) = self.native.as_deref_mut() else { return Wrote::Full };
+        let mut memory = self.cx.spare_memory.pop().unwrap_or_else(SendMemory::new);
+        let all = slices.iter().copied().chain(Some(tail).filter(|tail| !tail.is_empty()));
+        let bytes = memory.fill(all, options);
+        native.sending = Some(Sending { bytes, method, stamps: options.stamps, began: self.now });
+        native.prepared = Some((memory, method == Method::ZeroCopy));
+        Wrote::Started
+    }
+
+    /// Copies memory into the socket by a call: `slices`, then `tail`.
+    fn copy_now(&mut self, slices: &[&[u8]], tail: &[u8], last: bool, glue: bool) -> Wrote {
         let stamps = if last { self.stamps } else { Wanted::NONE };
         let end_of_record = stamps.any();
         let options = Options { stamps, end_of_record, more: glue, zero_copy: false };
@@ -158,7 +215,7 @@ impl Writer<'_> {
             Ok(0) => Wrote::Failed(FailReason::FileTruncated { missing: left }),
             Ok(n) => {
                 let last = bytes_in(slices, &piece[..n]) == rest;
-                self.send_copy(slices, &piece[..n], last, !last)
+                self.copy_now(slices, &piece[..n], last, !last)
             }
             Err(error) => failed("pread", &error),
         };
@@ -177,7 +234,7 @@ impl Writer<'_> {
                 // become shorter, or a signal. Asking whether there is room
                 // makes sure that room will be signalled if there is none
                 // (net/ipv4/tcp.c, `tcp_poll`), and spares a refused call.
-                let full = bytes < len && !poll::has_room(self.stream.as_fd());
+                let full = bytes < len && !poll::has_room(self.stream);
                 Wrote::Some { bytes, method: Method::Sendfile, stamped: false, full }
             }
             Err(error) if is_of_the_file(&error) => self.send_joined(&[], file, rest),
@@ -189,6 +246,10 @@ impl Writer<'_> {
     fn send_zero_copy(&mut self, slices: &[&[u8]], len: u64) -> Option<Wrote> {
         let stamps = self.stamps;
         let end_of_record = stamps.any();
+        if self.native.as_ref().is_some_and(|native| native.completes.zero_copy_sends) {
+            let options = Options { stamps, end_of_record, more: false, zero_copy: false };
+            return Some(self.start(slices, &[], Method::ZeroCopy, options));
+        }
         let options = Options { stamps, end_of_record, more: false, zero_copy: true };
         match self.send(slices, &[], options) {
             Err(error) if has_no_room_to_pin(&error) => {
@@ -212,6 +273,15 @@ impl Writer<'_> {
     fn tries_zero_copy(&mut self, len: u64) -> bool {
         if *self.zero_copy == ZeroCopy::Unusable || !self.cx.policy.long_enough(len) {
             return false;
+        }
+        if let Some(native) = self.native.as_deref_mut() {
+            if std::mem::take(&mut native.copies_next) {
+                return false;
+            }
+            if native.completes.zero_copy_sends {
+                // A ring needs no leave of the socket for that.
+                *self.zero_copy = ZeroCopy::Enabled;
+            }
         }
         let Some(route) = self.route() else { return false };
         let now = self.cx.time();
@@ -254,7 +324,7 @@ fn shorten(slices: &mut Slices<'_>, less: u64) {
     }
 }
 
-fn took(result: io::Result<usize>, asked: u64, method: Method, stamps: Wanted) -> Wrote {
+pub(super) fn took(result: io::Result<usize>, asked: u64, method: Method, stamps: Wanted) -> Wrote {
     match result {
         Ok(n) => {
             let bytes = n as u64;
@@ -291,6 +361,6 @@ fn is_of_the_file(error: &io::Error) -> bool {
 /// The kernel cannot account for another zero-copy send: the error queue's
 /// memory (`optmem_max`) or this user's locked memory is used up. The same bytes
 /// can be copied.
-fn has_no_room_to_pin(error: &io::Error) -> bool {
+pub(super) fn has_no_room_to_pin(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM))
 }

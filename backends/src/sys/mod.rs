@@ -17,11 +17,12 @@ cfg_if::cfg_if! {
         pub(crate) mod accept;
         pub(crate) mod disconnect;
         pub(crate) mod error_queue;
+        pub(crate) mod event_fd;
         pub(crate) mod input;
-        pub(crate) mod io_uring;
         pub(crate) mod message;
         mod option;
         pub(crate) mod out_queue;
+        pub(crate) mod ring;
         pub(crate) mod sealed_memory;
         pub(crate) mod sendfile;
         pub(crate) mod tcp_info;

@@ -1,7 +1,7 @@
 //! `poll(2)`.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 /// One descriptor to be polled, and what was found.
@@ -49,7 +49,7 @@ impl Polled {
 
 /// Whether a socket has room for output now. If not, the kernel will signal
 /// when it has.
-pub(crate) fn has_room(socket: BorrowedFd<'_>) -> bool {
+pub(crate) fn has_room(socket: &impl AsRawFd) -> bool {
     let mut polled = [Polled::new(socket.as_raw_fd())];
     polled[0].want(false, true);
     // An error shows when writing is tried.

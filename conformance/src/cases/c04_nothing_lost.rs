@@ -108,6 +108,10 @@ fn reset_afterwards(subject: &Subject) -> Result<Proof, Failure> {
     for _ in 0..3 {
         rig.send(connection, 10_000, Watch::ALL)?;
     }
+    // Some backends write when they are turned.
+    while rig.driver().counters().bytes.iter().sum::<u64>() < 30_000 {
+        rig.turn(Duration::ZERO)?;
+    }
     let mut waited = Duration::ZERO;
     while puppet.seen.stream.received() < 30_000
         || witness.as_ref().is_ok_and(|witness| witness.acked().is_ok_and(|acked| acked < 30_000))
