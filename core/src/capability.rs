@@ -242,6 +242,11 @@ impl fmt::Display for Report {
         for capability in &self.capabilities {
             writeln!(f, "  {capability}")?;
         }
-        Ok(())
+        match crate::why_not_ring(self) {
+            None => writeln!(f, "auto prefers io_uring, which takes fewer calls than epoll here"),
+            Some(facility) => {
+                writeln!(f, "auto does not choose io_uring: it would not pay without {facility}")
+            }
+        }
     }
 }

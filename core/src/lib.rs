@@ -53,7 +53,9 @@ pub use payload::{FileRange, FileSource, Part, Payload, Segment};
 pub use pool::{Pool, PooledBuf};
 pub use record_map::{RecordKind, RecordMap};
 pub use refused::{Limit, RefuseReason, Refused};
-pub use select::{BackendKind, Choice, Restrictions, UnknownBackend, Unsatisfied, select};
+pub use select::{
+    BackendKind, Choice, Restrictions, UnknownBackend, Unsatisfied, select, why_not_ring,
+};
 pub use sink::{CompletionSink, EventQueue, EventQueueSink, SinkFn, event_channel};
 pub use stage::{Stage, Watch};
 pub use time::{ClockMap, Moment, Time, UnixTime};

@@ -157,11 +157,28 @@ impl fmt::Display for Unsatisfied {
 
 impl std::error::Error for Unsatisfied {}
 
-/// What `auto` chooses from, the preferred first. `io_uring` has to be asked for
-/// by name as long as it has not served for longer.
-const AUTOMATIC: [BackendKind; 2] = [BackendKind::Epoll, BackendKind::Fallback];
+/// What `io_uring` needs to cost less than `epoll`, as measured (docs/speed.md):
+/// without any one of these, each connection takes as many calls as with epoll,
+/// and the ring comes on top.
+const RING_PAYS_WITH: [Facility; 4] = [
+    Facility::UringTaskrun,
+    Facility::UringReceive,
+    Facility::UringSend,
+    Facility::UringTimestamps,
+];
 
-/// Chooses among the `built` backends.
+/// Why `auto` does not choose `io_uring` on this kernel: the facility that is
+/// lacking. `None` if it does.
+#[must_use]
+pub fn why_not_ring(report: &Report) -> Option<Facility> {
+    let stamps = report.has(Facility::Timestamps);
+    let needed = |facility: &Facility| stamps || *facility != Facility::UringTimestamps;
+    let all = [Facility::IoUring].into_iter().chain(RING_PAYS_WITH).filter(needed);
+    all.into_iter().find(|facility| !report.has(*facility))
+}
+
+/// Chooses among the `built` backends. `Auto` takes `io_uring` only where that
+/// costs less than `epoll`, see [`why_not_ring`].
 ///
 /// # Errors
 /// If one was asked for by name and this kernel or this build lacks it. `Auto`
@@ -173,8 +190,9 @@ pub fn select(
 ) -> Result<BackendKind, Unsatisfied> {
     match choice {
         Choice::Only(kind) => usable(kind, built, report).map(|()| kind),
-        Choice::Auto => Ok(AUTOMATIC
+        Choice::Auto => Ok(BackendKind::ALL
             .into_iter()
+            .filter(|kind| *kind != BackendKind::IoUring || why_not_ring(report).is_none())
             .find(|&kind| usable(kind, built, report).is_ok())
             .unwrap_or(BackendKind::Fallback)),
     }
@@ -216,6 +234,24 @@ mod tests {
         assert_eq!(select(Choice::Auto, BUILT, &report(&[])), Ok(BackendKind::Epoll));
         let without = report(&[Facility::Epoll]);
         assert_eq!(select(Choice::Auto, BUILT, &without), Ok(BackendKind::Fallback));
+    }
+
+    #[test]
+    fn auto_takes_a_ring_only_where_it_pays() {
+        const ALL: &[BackendKind] = &BackendKind::ALL;
+        assert_eq!(select(Choice::Auto, ALL, &report(&[])), Ok(BackendKind::IoUring));
+        for lack in RING_PAYS_WITH.into_iter().chain([Facility::IoUring]) {
+            let report = report(&[lack]);
+            assert_eq!(why_not_ring(&report), Some(lack));
+            assert_eq!(select(Choice::Auto, ALL, &report), Ok(BackendKind::Epoll));
+        }
+        // Where there are no stamps at all, nobody misses them on the ring.
+        let without = report(&[Facility::Timestamps, Facility::UringTimestamps]);
+        assert_eq!(select(Choice::Auto, ALL, &without), Ok(BackendKind::IoUring));
+        // By name it is to be had all the same.
+        let choice = Choice::Only(BackendKind::IoUring);
+        let without = report(&[Facility::UringTimestamps]);
+        assert_eq!(select(choice, ALL, &without), Ok(BackendKind::IoUring));
     }
 
     #[test]

@@ -130,23 +130,22 @@ def load(server, connections, seconds):
     return int(done[2])
 
 
-def measure(workload, directory, rounds, seconds, backend):
+def measure(workload, directory, rounds, seconds, backends):
     name, connections, size, target = workload
     port = 20000 + os.getpid() % 20000
     master, worker = start_nginx(directory, port)
     servers = [Server("nginx", worker, port, name)]
-    variants = [
-        ("file, stamps on", name, []),
-        ("file, stamps off", name, ["--stamps", "off"]),
-    ]
     generated = f"{size >> 10}kb"
-    variants += [
-        ("generated, stamps on", generated, []),
-        ("generated, stamps off", generated, ["--stamps", "off"]),
-    ]
+    variants = []
+    for backend in backends:
+        prefix = f"{backend}: " if len(backends) > 1 else ""
+        for kind, path in (("file", name), ("generated", generated)):
+            for stamps in ("on", "off"):
+                options = ["--backend", backend, "--stamps", stamps]
+                variants.append((f"{prefix}{kind}, stamps {stamps}", path, options))
     try:
         for title, path, options in variants:
-            process, own = start_serve(directory, "--backend", backend, *options)
+            process, own = start_serve(directory, *options)
             servers.append(Server(title, process.pid, own, path, process))
         per_request = {server.name: [] for server in servers}
         for server in servers:
@@ -176,10 +175,20 @@ def measure(workload, directory, rounds, seconds, backend):
             "lowest": round(ratios[0], 3),
             "highest": round(ratios[-1], 3),
         }
-    for kind in ("file", "generated"):
-        on, off = per_request[f"{kind}, stamps on"], per_request[f"{kind}, stamps off"]
-        cost = statistics.median(a / b for a, b in zip(on, off)) - 1
-        result[f"stamp_cost_{kind}"] = round(cost, 3)
+    def paired(one, other):
+        ratios = (a / b for a, b in zip(per_request[one], per_request[other]))
+        return round(statistics.median(ratios), 3)
+
+    first = backends[0]
+    result["stamp_cost"], result["to_first_backend"] = {}, {}
+    for backend in backends:
+        prefix = f"{backend}: " if len(backends) > 1 else ""
+        for kind in ("file", "generated"):
+            on = f"{prefix}{kind}, stamps on"
+            cost = paired(on, f"{prefix}{kind}, stamps off") - 1
+            result["stamp_cost"][f"{prefix}{kind}"] = round(cost, 3)
+            if backend != first:
+                result["to_first_backend"][on] = paired(on, f"{first}: {kind}, stamps on")
     return result
 
 
@@ -192,8 +201,10 @@ def table(results):
             span = f"{figures['ratio']:.2f} ({figures['lowest']:.2f}..{figures['highest']:.2f})"
             target = f"<= {result['target']}" if name.endswith("stamps on") else ""
             lines.append(f"| {title} | {name} | {figures['us_per_request']} | {span} | {target} |")
-        costs = ", ".join(f"{k} {result[f'stamp_cost_{k}']:+.1%}" for k in ("file", "generated"))
+        costs = ", ".join(f"{k} {cost:+.1%}" for k, cost in result["stamp_cost"].items())
         lines.append(f"| {title} | stamps on against off: {costs} | | | |")
+        for name, ratio in result["to_first_backend"].items():
+            lines.append(f"| {title} | {name}, against the first backend's: {ratio:.2f} | | | |")
     return "\n".join(lines)
 
 
@@ -202,7 +213,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=1.5, help="of load, per server and round")
     parser.add_argument("--only", action="append", help="a workload: " + ", ".join(w[0] for w in WORKLOADS))
-    parser.add_argument("--backend", default="epoll")
+    parser.add_argument("--backend", default="epoll", help="one, or several to be compared, separated by commas")
     parser.add_argument("--out", help="write the result as JSON")
     options = parser.parse_args()
     results = []
@@ -215,7 +226,10 @@ def main():
         for workload in WORKLOADS:
             if not options.only or workload[0] in options.only:
                 results.append(
-                    measure(workload, directory, options.rounds, options.seconds, options.backend)
+                    measure(
+                        workload, directory, options.rounds, options.seconds,
+                        options.backend.split(","),
+                    )
                 )
     about = {
         "date": time.strftime("%Y-%m-%d"),
