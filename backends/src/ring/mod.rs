@@ -6,5 +6,7 @@ mod backend;
 mod in_flight;
 mod port;
 mod selector;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use backend::RingBackend;

@@ -72,12 +72,23 @@ impl RingSelector {
     /// A ring for `config`, `bound` to the calling thread or not.
     pub(crate) fn new(
         config: &DriverConfig,
-        mut uses: RingUse,
+        uses: RingUse,
         bound: bool,
         limit: usize,
     ) -> io::Result<Self> {
         let deferred = bound && uses.deferred;
-        let mut ring = Ring::new(Wish { entries: ENTRIES, completions: COMPLETIONS, deferred })?;
+        let wish = Wish { entries: ENTRIES, completions: COMPLETIONS, deferred };
+        Self::with_queues(config, uses, wish, limit)
+    }
+
+    /// The same with queues of these sizes.
+    pub(super) fn with_queues(
+        config: &DriverConfig,
+        mut uses: RingUse,
+        wish: Wish,
+        limit: usize,
+    ) -> io::Result<Self> {
+        let mut ring = Ring::new(wish)?;
         uses.stamps &= ring.is_wide();
         let buffers = if uses.receives {
             let pool = Pool::new(config.receive_buffer.max(1), usize::from(BUFFERS));

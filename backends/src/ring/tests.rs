@@ -1,0 +1,153 @@
+//! Rings whose queues are far too short for what goes through them.
+
+use super::selector::RingSelector;
+use crate::facilities::Facilities;
+use crate::readiness::{ReadinessDriver, share_of_turn};
+use crate::sys::ring::Wish;
+use lastbyte::{
+    AttachOptions, BackendKind, CloseOutcome, Driver, DriverConfig, Event, EventQueue, Facility,
+    Payload, Reached, Received, Restrictions, Watch,
+};
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const CONNECTIONS: usize = 48;
+const ROUNDS: usize = 20;
+
+/// A driver over such a ring, or `None` where there are no rings.
+fn driver(disabled: &str, queue: &EventQueue) -> Option<Box<dyn Driver>> {
+    let restrictions: Restrictions = disabled.parse().unwrap();
+    let report = crate::report(&restrictions);
+    if !report.has(Facility::IoUring) {
+        eprintln!("no rings here: {:?}", report.support(Facility::IoUring));
+        return None;
+    }
+    let facilities = Facilities::of(&report, BackendKind::IoUring);
+    let mut config = DriverConfig::default();
+    config.zero_copy_threshold = 1;
+    let wish = Wish { entries: 2, completions: 4, deferred: facilities.ring.deferred };
+    let limit = share_of_turn(&config);
+    let selector = RingSelector::with_queues(&config, facilities.ring, wish, limit).unwrap();
+    Some(Box::new(ReadinessDriver::new(selector, queue.sink(), config, facilities)))
+}
+
+/// Asks for, and checks, `ROUNDS` answers; says when it has seen the end.
+fn client(address: std::net::SocketAddr, n: usize) {
+    let mut socket = TcpStream::connect(address).unwrap();
+    for round in 0..ROUNDS {
+        socket.write_all(&[u8::try_from(n).unwrap()]).unwrap();
+        let mut answer = vec![0; 1000 + n * 97 + round * 1009];
+        socket.read_exact(&mut answer).unwrap();
+        assert!(answer.iter().all(|byte| usize::from(*byte) == n), "wrong bytes for {n}");
+    }
+    socket.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(socket.read(&mut [0]).unwrap(), 0);
+}
+
+/// Everything happens, once, though both queues run over all the time.
+fn everything_through_short_queues(disabled: &str) {
+    let queue = EventQueue::default();
+    let Some(mut driver) = driver(disabled, &queue) else { return };
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    driver.listen(listener).unwrap();
+    let clients: Vec<_> =
+        (0..CONNECTIONS).map(|n| std::thread::spawn(move || client(address, n))).collect();
+    let mut rounds = HashMap::new();
+    let (mut acked, mut released, mut closed) = (0, 0, 0);
+    let began = Instant::now();
+    while closed < CONNECTIONS {
+        assert!(began.elapsed() < PATIENCE, "stuck: {acked} acked, {closed} closed: {driver:?}");
+        driver.turn(Some(Duration::from_millis(100))).unwrap();
+        while let Some(event) = queue.pop() {
+            match event {
+                Event::Accepted { socket, .. } => {
+                    let attached = driver.attach(socket, &AttachOptions::default()).unwrap();
+                    driver.receive(attached.connection).unwrap();
+                }
+                Event::Received { connection, received: Received::Data(data), .. } => {
+                    let round = rounds.entry(connection).or_insert(0);
+                    assert_eq!(data.len(), 1);
+                    let len = 1000 + usize::from(data[0]) * 97 + *round * 1009;
+                    *round += 1;
+                    let payload = Payload::from(vec![data[0]; len]);
+                    driver.submit(connection, payload, Watch::ACKED).unwrap();
+                    driver.receive(connection).unwrap();
+                }
+                Event::Received { connection, received: Received::End, .. } => {
+                    driver.close(connection, PATIENCE).unwrap();
+                }
+                Event::Transfer(completion) => match completion.reached {
+                    Reached::Acked => acked += 1,
+                    Reached::Released(_) => released += 1,
+                    other => panic!("{other:?}"),
+                },
+                Event::Closed { outcome, .. } => {
+                    assert_eq!(outcome, CloseOutcome::Graceful);
+                    closed += 1;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    clients.into_iter().for_each(|client| client.join().unwrap());
+    assert_eq!((acked, released), (CONNECTIONS * ROUNDS, CONNECTIONS * ROUNDS));
+    let counters = driver.counters();
+    assert_eq!((counters.unreleased_bytes, counters.leaked_bytes), (0, 0));
+}
+
+#[test]
+fn everything_happens_once_through_short_queues() {
+    everything_through_short_queues("");
+}
+
+#[test]
+fn everything_happens_once_through_short_queues_that_fill_by_themselves() {
+    everything_through_short_queues("uring-taskrun");
+}
+
+#[test]
+fn everything_happens_once_through_short_queues_by_readiness() {
+    everything_through_short_queues("uring-receive,uring-timestamps,uring-send,uring-accept");
+}
+
+/// Dropping a driver in the middle of everything lets go of everything.
+#[test]
+fn dropping_ends_what_is_under_way_and_frees_or_counts() {
+    let queue = EventQueue::default();
+    let Some(mut driver) = driver("", &queue) else { return };
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut peers = Vec::new();
+    for _ in 0..8 {
+        peers.push(TcpStream::connect(address).unwrap());
+        let (own, _) = listener.accept().unwrap();
+        let attached = driver.attach(own.into(), &AttachOptions::default()).unwrap();
+        driver.receive(attached.connection).unwrap();
+        for _ in 0..4 {
+            let payload = Payload::from(vec![7; 1 << 20]);
+            driver.submit(attached.connection, payload, Watch::ALL).unwrap();
+        }
+    }
+    for _ in 0..20 {
+        driver.turn(Some(Duration::from_millis(1))).unwrap();
+    }
+    // Some of it is with the kernel and waits for peers that do not read, some
+    // was started and not even submitted.
+    drop(driver);
+    let (mut released, mut closed) = (0, 0);
+    while let Some(event) = queue.pop() {
+        match event {
+            Event::Transfer(completion) => {
+                released += usize::from(matches!(completion.reached, Reached::Released(_)));
+            }
+            Event::Closed { .. } => closed += 1,
+            _ => {}
+        }
+    }
+    assert_eq!((released, closed), (32, 8));
+    drop(peers);
+}
