@@ -17,10 +17,18 @@
 #![deny(unsafe_code)]
 
 mod epoll;
+#[cfg_attr(
+    not(all(target_os = "linux", not(lastbyte_portable))),
+    allow(dead_code, unused_imports, reason = "only a ring completes operations by itself")
+)]
 mod facilities;
 mod fallback;
 mod open;
 mod probe;
+#[cfg_attr(
+    not(all(target_os = "linux", not(lastbyte_portable))),
+    allow(dead_code, unused_imports, reason = "only a ring completes operations by itself")
+)]
 mod readiness;
 #[cfg(all(target_os = "linux", not(lastbyte_portable)))]
 mod ring;
