@@ -33,6 +33,8 @@ mod readiness;
 #[cfg(all(target_os = "linux", not(lastbyte_portable)))]
 mod ring;
 mod sys;
+#[cfg(feature = "tls")]
+pub mod tls;
 #[cfg(feature = "tokio")]
 pub mod tokio;
 

@@ -198,7 +198,7 @@ impl Record {
                 line.inputs += 1;
                 match received {
                     Received::Data(data) => line.input.extend_from_slice(&data),
-                    Received::End => line.ended = true,
+                    Received::End | Received::Truncated => line.ended = true,
                 }
                 self.check_moment(connection, at, now);
             }

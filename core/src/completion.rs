@@ -1,6 +1,8 @@
 //! What the ledger reports.
 
-use crate::{ConnectionId, Evidence, Method, Moment, Payload, Stage, TransferId, Transport};
+use crate::{
+    ConnectionId, Evidence, Method, Moment, Payload, Stage, TlsFailure, TransferId, Transport,
+};
 use std::fmt;
 
 /// One stage of one transfer: when, how that is known, and what was done.
@@ -18,7 +20,8 @@ pub struct Completion {
     /// How `at` is known.
     pub evidence: Evidence,
     /// What moved its bytes, as far as is known by now. The last word is in the
-    /// [`Reached::Released`] completion.
+    /// [`Reached::Released`] completion; under user TLS, where a payload is
+    /// released before its ciphertext is moved, in the transfer's last one.
     pub method: Method,
     /// What turned its bytes into wire bytes.
     pub transport: Transport,
@@ -107,6 +110,8 @@ pub enum FailReason {
         /// The kernel's answer, a value of `errno(3)`.
         errno: i32,
     },
+    /// TLS could not go on.
+    Tls(TlsFailure),
 }
 
 impl fmt::Display for FailReason {
@@ -122,8 +127,15 @@ impl fmt::Display for FailReason {
             Self::System { doing, errno } => {
                 write!(f, "{doing}: {}", std::io::Error::from_raw_os_error(*errno))
             }
+            Self::Tls(failure) => failure.fmt(f),
         }
     }
 }
 
 impl std::error::Error for FailReason {}
+
+impl From<TlsFailure> for FailReason {
+    fn from(failure: TlsFailure) -> Self {
+        Self::Tls(failure)
+    }
+}

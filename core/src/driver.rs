@@ -2,7 +2,7 @@
 
 use crate::{
     BackendKind, CompletionSink, ConnectionId, ListenerId, Method, Payload, RefuseReason, Refused,
-    Report, Socket, Time, TransferId, Watch,
+    Report, Socket, Time, TlsRole, TransferId, Watch,
 };
 use std::fmt;
 use std::net::TcpListener;
@@ -68,6 +68,30 @@ pub trait Driver: fmt::Debug {
         socket: Socket,
         options: &AttachOptions,
     ) -> Result<Attached, Refused<Socket>>;
+
+    /// As [`Self::attach`], with TLS in the part that `role` says. A driver that
+    /// has no TLS refuses: nothing that was to be encrypted is ever sent plain.
+    ///
+    /// What is submitted before the handshake is done is sent after it. A
+    /// handshake that fails ends the connection with
+    /// [`FailReason::Tls`](crate::FailReason::Tls).
+    ///
+    /// # Errors
+    /// As [`Self::attach`], and if this driver has no TLS, or not in this role.
+    fn attach_tls(
+        &mut self,
+        socket: Socket,
+        options: &AttachOptions,
+        role: &TlsRole,
+    ) -> Result<Attached, Refused<Socket>> {
+        match role {
+            TlsRole::Plain => self.attach(socket, options),
+            _ => Err(Refused::new(
+                socket,
+                RefuseReason::Unsupported { what: "this driver has no TLS" },
+            )),
+        }
+    }
 
     /// Sends `payload` behind everything submitted before. What the socket
     /// takes at once is written before this returns or, by a backend that
@@ -318,6 +342,17 @@ pub struct Counters {
     pub stamps_undated: u64,
     /// Zero-copy sends that the kernel had no room for and that were copied.
     pub zero_copy_no_room: u64,
+    /// Bytes of ciphertext that were sealed in user space and are not yet
+    /// released by the kernel, now.
+    pub ciphertext_bytes: u64,
+    /// Payload bytes that were sealed in user space.
+    pub sealed_bytes: u64,
+    /// Payload bytes that were copied from memory to memory to be sealed.
+    pub copied_to_seal_bytes: u64,
+    /// TLS handshakes that were completed.
+    pub handshakes: u64,
+    /// TLS handshakes that failed.
+    pub handshakes_failed: u64,
 }
 
 impl Counters {

@@ -54,6 +54,10 @@ pub enum Received {
     Data(PooledBuf),
     /// The peer will send no more. What it was sent can still be acknowledged.
     End,
+    /// The same, but under TLS the peer did not say so itself (no
+    /// `close_notify`, RFC 8446, section 6.1): what it sent may have been cut
+    /// short by somebody else.
+    Truncated,
 }
 
 /// How a connection ended.

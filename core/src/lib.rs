@@ -35,6 +35,8 @@ mod sink;
 mod stage;
 mod time;
 mod tls;
+mod tls_alert;
+mod tls_failure;
 mod zero_copy;
 
 pub use capability::{Capability, Facility, Report, Support, UnknownFacility};
@@ -60,7 +62,9 @@ pub use sink::{CompletionSink, EventQueue, EventQueueSink, SinkFn, event_channel
 pub use stage::{Stage, Watch};
 pub use time::{ClockMap, Moment, Time, UnixTime};
 pub use tls::{
-    OffloadError, OffloadWish, Offloaded, TlsCipher, TlsOffload, TlsSession, TlsVersion,
+    OffloadError, OffloadWish, Offloaded, TlsCipher, TlsOffload, TlsRole, TlsSession, TlsVersion,
     TrafficKeys,
 };
+pub use tls_alert::TlsAlert;
+pub use tls_failure::TlsFailure;
 pub use zero_copy::ZeroCopyPolicy;

@@ -48,6 +48,16 @@ pub enum RefuseReason {
         /// How much may be.
         allowed: u64,
     },
+    /// This driver cannot do that at all.
+    Unsupported {
+        /// What it lacks.
+        what: &'static str,
+    },
+    /// TLS cannot be begun with what was asked for.
+    Tls {
+        /// What is wrong.
+        what: Box<str>,
+    },
     /// The operating system refused.
     System {
         /// What was being done.
@@ -78,6 +88,8 @@ impl fmt::Display for RefuseReason {
             Self::TooLong => f.write_str("the payload is longer than a connection can count"),
             Self::UnknownConnection => f.write_str("there is no such connection"),
             Self::Closing => f.write_str("the connection is closing"),
+            Self::Unsupported { what } => f.write_str(what),
+            Self::Tls { what } => f.write_str(what),
             Self::BackPressure { limit, outstanding, allowed } => {
                 let what = match limit {
                     Limit::ConnectionMemory => "bytes of the connection's payloads",

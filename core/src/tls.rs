@@ -24,6 +24,21 @@ pub trait TlsOffload {
     ) -> Result<Offloaded, OffloadError>;
 }
 
+/// The part that this side of a connection plays.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum TlsRole {
+    /// No TLS.
+    Plain,
+    /// The side that was connected to, and shows a certificate.
+    Server,
+    /// The side that has connected.
+    Client {
+        /// DNS name or IP address that the server's certificate has to have.
+        server_name: String,
+    },
+}
+
 /// How much the user wants kernel TLS.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum OffloadWish {

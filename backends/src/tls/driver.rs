@@ -1,0 +1,416 @@
+//! The driver: the inner one, and the TLS connections on it.
+
+use super::connection::Connection;
+use super::context::Context;
+use super::handshake::TlsProvider;
+use lastbyte::{
+    AttachOptions, Attached, CompletionSink, ConnectionId, Counters, Driver, DriverError, Event,
+    Limit, ListenerId, Payload, RefuseReason, Refused, Socket, Time, TlsRole, TransferId, Turn,
+    Wake, Watch,
+};
+use std::collections::{BTreeSet, VecDeque};
+use std::fmt;
+use std::net::TcpListener;
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// A driver that may be movable or not.
+pub(super) trait Inner {
+    fn get(&self) -> &dyn Driver;
+    fn get_mut(&mut self) -> &mut dyn Driver;
+}
+
+impl Inner for Box<dyn Driver> {
+    fn get(&self) -> &dyn Driver {
+        &**self
+    }
+
+    fn get_mut(&mut self) -> &mut dyn Driver {
+        &mut **self
+    }
+}
+
+impl Inner for Box<dyn Driver + Send> {
+    fn get(&self) -> &dyn Driver {
+        &**self
+    }
+
+    fn get_mut(&mut self) -> &mut dyn Driver {
+        &mut **self
+    }
+}
+
+/// What the inner driver has said and nobody has heard yet.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Queue(Arc<Mutex<VecDeque<Event>>>);
+
+impl Queue {
+    fn swap(&self, other: &mut VecDeque<Event>) {
+        let mut events = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if events.is_empty() {
+            std::mem::swap(&mut *events, other);
+        } else {
+            events.append(other);
+        }
+    }
+
+    fn take(&self, into: &mut VecDeque<Event>) {
+        let mut events = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if into.is_empty() {
+            std::mem::swap(&mut *events, into);
+        } else {
+            into.append(&mut events);
+        }
+    }
+}
+
+impl CompletionSink for Queue {
+    fn complete(&mut self, event: Event) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(event);
+    }
+
+    fn complete_all(&mut self, events: &mut VecDeque<Event>) {
+        self.swap(events);
+    }
+}
+
+/// The order of the fields matters: the inner driver is dropped first, and
+/// what it then says reaches the user when the rest is dropped.
+pub(super) struct TlsDriver<I, K: CompletionSink> {
+    inner: I,
+    provider: Arc<dyn TlsProvider>,
+    attach_as: TlsRole,
+    handshake_timeout: Duration,
+    layer: Layer<K>,
+}
+
+/// All but the inner driver.
+struct Layer<K: CompletionSink> {
+    queue: Queue,
+    incoming: VecDeque<Event>,
+    /// By the inner driver's slot; connections without TLS have no entry.
+    connections: Vec<Option<Box<Connection>>>,
+    /// Have to be looked after in this turn.
+    touched: Vec<ConnectionId>,
+    /// Wait for the inner driver to have room.
+    stuck: Vec<ConnectionId>,
+    deadlines: BTreeSet<(Time, ConnectionId)>,
+    cx: Context,
+    sink: K,
+}
+
+impl<I: Inner, K: CompletionSink> TlsDriver<I, K> {
+    pub(super) fn new(
+        inner: I,
+        queue: Queue,
+        sink: K,
+        cx: Context,
+        provider: Arc<dyn TlsProvider>,
+        attach_as: TlsRole,
+        handshake_timeout: Duration,
+    ) -> Self {
+        let layer = Layer {
+            queue,
+            incoming: VecDeque::new(),
+            connections: Vec::new(),
+            touched: Vec::new(),
+            stuck: Vec::new(),
+            deadlines: BTreeSet::new(),
+            cx,
+            sink,
+        };
+        let mut driver = Self { inner, provider, attach_as, handshake_timeout, layer };
+        driver.layer.cx.sample_clock(driver.inner.get().now());
+        driver
+    }
+
+    /// Lets `act` work on a TLS connection, then tidies up after it. `None` if
+    /// it is none.
+    fn with<R>(
+        &mut self,
+        id: ConnectionId,
+        act: impl FnOnce(&mut Connection, &mut dyn Driver, &mut Context) -> R,
+    ) -> Option<R> {
+        self.layer.with(id, self.inner.get_mut(), act)
+    }
+}
+
+impl<K: CompletionSink> Layer<K> {
+    fn find(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        let connection = self.connections.get_mut(id.slot() as usize)?.as_deref_mut()?;
+        (connection.id() == id).then_some(connection)
+    }
+
+    fn with<R>(
+        &mut self,
+        id: ConnectionId,
+        inner: &mut dyn Driver,
+        act: impl FnOnce(&mut Connection, &mut dyn Driver, &mut Context) -> R,
+    ) -> Option<R> {
+        let connection = self.connections.get_mut(id.slot() as usize)?.as_deref_mut()?;
+        if connection.id() != id {
+            return None;
+        }
+        let result = act(connection, inner, &mut self.cx);
+        if connection.armed != connection.deadline {
+            if let Some(at) = connection.armed {
+                self.deadlines.remove(&(at, id));
+            }
+            if let Some(at) = connection.deadline {
+                self.deadlines.insert((at, id));
+            }
+            connection.armed = connection.deadline;
+        }
+        if connection.is_stuck() && !self.stuck.contains(&id) {
+            self.stuck.push(id);
+        }
+        Some(result)
+    }
+
+    /// Takes what the inner driver has said.
+    fn hear(&mut self) {
+        self.queue.take(&mut self.incoming);
+        while let Some(event) = self.incoming.pop_front() {
+            self.handle(event);
+        }
+        // Makes the next ones use the same memory, which is in the cache.
+        self.incoming.clear();
+    }
+
+    fn handle(&mut self, event: Event) {
+        let id = match &event {
+            Event::Transfer(completion) => completion.connection,
+            Event::Received { connection, .. } | Event::Closed { connection, .. } => *connection,
+            _ => return self.cx.outbox.push(event),
+        };
+        let slot = id.slot() as usize;
+        let entry = self.connections.get_mut(slot).and_then(Option::as_deref_mut);
+        let Some(connection) = entry.filter(|connection| connection.id() == id) else {
+            return self.cx.outbox.push(event);
+        };
+        match event {
+            Event::Transfer(completion) => connection.completed(completion, &mut self.cx),
+            Event::Received { received, .. } => connection.received(received),
+            Event::Closed { outcome, at, .. } => {
+                if let Some(at) = connection.armed {
+                    self.deadlines.remove(&(at, id));
+                }
+                if let Some(connection) = self.connections[slot].take() {
+                    connection.closed(outcome, at, &mut self.cx);
+                }
+                return;
+            }
+            _ => return,
+        }
+        if !connection.is_touched {
+            connection.is_touched = true;
+            self.touched.push(id);
+        }
+    }
+
+    /// Looks after the connections of which something was heard, those that
+    /// wait for room, and those whose time is up.
+    fn look_after(&mut self, inner: &mut dyn Driver) {
+        let mut touched = std::mem::take(&mut self.touched);
+        for id in touched.drain(..) {
+            self.with(id, inner, |connection, inner, cx| {
+                connection.is_touched = false;
+                connection.go_on(inner, cx);
+            });
+        }
+        self.touched = touched;
+        for id in std::mem::take(&mut self.stuck) {
+            self.with(id, inner, Connection::go_on);
+        }
+        if self.deadlines.is_empty() {
+            return;
+        }
+        let now = inner.now();
+        while let Some(&(at, id)) = self.deadlines.first().filter(|(at, _)| *at <= now) {
+            if self.with(id, inner, Connection::expire).is_none() {
+                self.deadlines.remove(&(at, id));
+            }
+        }
+    }
+
+    fn deliver(&mut self) -> usize {
+        self.cx.outbox.deliver(&mut self.sink)
+    }
+
+    fn next_deadline(&self) -> Option<Time> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+}
+
+impl<I: Inner, K: CompletionSink> Driver for TlsDriver<I, K> {
+    fn listen(&mut self, listener: TcpListener) -> Result<ListenerId, Refused<TcpListener>> {
+        self.inner.get_mut().listen(listener)
+    }
+
+    fn unlisten(&mut self, listener: ListenerId) -> Option<TcpListener> {
+        self.inner.get_mut().unlisten(listener)
+    }
+
+    fn attach(
+        &mut self,
+        socket: Socket,
+        options: &AttachOptions,
+    ) -> Result<Attached, Refused<Socket>> {
+        let role = self.attach_as.clone();
+        self.attach_tls(socket, options, &role)
+    }
+
+    fn attach_tls(
+        &mut self,
+        socket: Socket,
+        options: &AttachOptions,
+        role: &TlsRole,
+    ) -> Result<Attached, Refused<Socket>> {
+        let inner = self.inner.get_mut();
+        if *role == TlsRole::Plain {
+            return inner.attach(socket, options);
+        }
+        let handshake = match self.provider.begin(role) {
+            Ok(handshake) => handshake,
+            Err(what) => {
+                let what = what.into_boxed_str();
+                return Err(Refused::new(socket, RefuseReason::Tls { what }));
+            }
+        };
+        let mut below = options.clone();
+        // A transfer is several below, and there are some that are none here.
+        below.max_transfers = options.max_transfers.saturating_mul(4).saturating_add(64);
+        let attached = inner.attach(socket, &below)?;
+        let id = attached.connection;
+        let by = inner.now().after(self.handshake_timeout);
+        let slot = id.slot() as usize;
+        let connections = &mut self.layer.connections;
+        if slot >= connections.len() {
+            connections.resize_with(slot + 1, || None);
+        }
+        connections[slot] = Some(Box::new(Connection::new(id, handshake, options, by)));
+        self.with(id, Connection::start);
+        Ok(attached)
+    }
+
+    fn submit(
+        &mut self,
+        connection: ConnectionId,
+        payload: Payload,
+        watch: Watch,
+    ) -> Result<TransferId, Refused<Payload>> {
+        if self.layer.find(connection).is_none() {
+            return self.inner.get_mut().submit(connection, payload, watch);
+        }
+        let outstanding = self.layer.cx.outbox.counters.unreleased_bytes;
+        let allowed = self.layer.cx.max_memory;
+        if outstanding > 0 && outstanding + payload.memory_len() > allowed {
+            let limit = Limit::DriverMemory;
+            let reason = RefuseReason::BackPressure { limit, outstanding, allowed };
+            return Err(Refused::new(payload, reason));
+        }
+        let mut payload = Some(payload);
+        self.with(connection, |connection, inner, cx| {
+            connection.submit(payload.take().unwrap_or_default(), watch, inner, cx)
+        })
+        .unwrap_or_else(|| {
+            let payload = payload.take().unwrap_or_default();
+            Err(Refused::new(payload, RefuseReason::UnknownConnection))
+        })
+    }
+
+    fn receive(&mut self, connection: ConnectionId) -> Result<(), RefuseReason> {
+        match self.with(connection, Connection::receive) {
+            Some(()) => Ok(()),
+            None => self.inner.get_mut().receive(connection),
+        }
+    }
+
+    fn close(&mut self, connection: ConnectionId, within: Duration) -> Result<(), RefuseReason> {
+        match self.with(connection, |connection, inner, cx| connection.close(within, inner, cx)) {
+            Some(()) => Ok(()),
+            None => self.inner.get_mut().close(connection, within),
+        }
+    }
+
+    fn abort(&mut self, connection: ConnectionId) -> Result<(), RefuseReason> {
+        match self.with(connection, |connection, inner, _| connection.abort(inner)) {
+            Some(()) => Ok(()),
+            None => self.inner.get_mut().abort(connection),
+        }
+    }
+
+    fn turn(&mut self, wait: Option<Duration>) -> Result<Turn, DriverError> {
+        let mut delivered = self.layer.deliver();
+        let inner = self.inner.get_mut();
+        let now = inner.now();
+        self.layer.cx.sample_clock(now);
+        let wait = match (wait, self.layer.next_deadline()) {
+            _ if delivered > 0 => Some(Duration::ZERO),
+            (Some(wait), Some(at)) => Some(wait.min(at.since(now))),
+            (wait, at) => wait.or(at.map(|at| at.since(now))),
+        };
+        let turn = inner.turn(wait)?;
+        self.layer.hear();
+        self.layer.look_after(inner);
+        delivered += self.layer.deliver();
+        Ok(Turn { delivered, more: turn.more })
+    }
+
+    fn pollable(&self) -> Option<BorrowedFd<'_>> {
+        self.inner.get().pollable()
+    }
+
+    fn next_turn_by(&self) -> Option<Time> {
+        if !self.layer.cx.outbox.is_empty() {
+            return Some(self.now());
+        }
+        let own = self.layer.next_deadline();
+        [self.inner.get().next_turn_by(), own].into_iter().flatten().min()
+    }
+
+    fn now(&self) -> Time {
+        self.inner.get().now()
+    }
+
+    fn waker(&self) -> Arc<dyn Wake> {
+        self.inner.get().waker()
+    }
+
+    /// The inner driver's, whose payload memory is this one's ciphertext; and
+    /// this one's payload memory.
+    fn counters(&self) -> Counters {
+        let own = &self.layer.cx.outbox.counters;
+        let mut counters = self.inner.get().counters();
+        counters.unreleased_bytes =
+            counters.unreleased_bytes.saturating_sub(own.ciphertext_bytes) + own.unreleased_bytes;
+        counters.ciphertext_bytes += own.ciphertext_bytes;
+        counters.sealed_bytes += own.sealed_bytes;
+        counters.copied_to_seal_bytes += own.copied_to_seal_bytes;
+        counters.handshakes += own.handshakes;
+        counters.handshakes_failed += own.handshakes_failed;
+        counters
+    }
+}
+
+/// Tells what the inner driver has said when it was dropped.
+impl<K: CompletionSink> Drop for Layer<K> {
+    fn drop(&mut self) {
+        self.hear();
+        // A sink that panics while a panic is under way would end the process.
+        if !std::thread::panicking() {
+            self.deliver();
+        }
+    }
+}
+
+impl<I: Inner, K: CompletionSink> fmt::Debug for TlsDriver<I, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let connections = self.layer.connections.iter().flatten().count();
+        f.debug_struct("TlsDriver")
+            .field("inner", &self.inner.get())
+            .field("tls_connections", &connections)
+            .finish_non_exhaustive()
+    }
+}

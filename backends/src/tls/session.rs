@@ -1,0 +1,277 @@
+//! An established TLS session: keys, and the messages that change them.
+
+use super::aead::{Opener, Sealer};
+use super::handshake::{Established, KeySchedule};
+use super::record::{ContentType, Violation};
+use lastbyte::{TlsAlert, TlsCipher, TlsFailure, TlsVersion};
+
+/// Records in a row without any content after which a peer is given up. Each
+/// costs work and moves nothing. BoringSSL allows as many KeyUpdates
+/// (`kMaxKeyUpdates`, ssl/tls13_both.cc) and empty records
+/// (`kMaxEmptyRecords`, ssl/ssl_lib.cc).
+const MAX_IDLE_RECORDS: u32 = 32;
+
+/// Warnings that are ignored, as in BoringSSL (`kMaxWarningAlerts`,
+/// ssl/ssl_lib.cc).
+const MAX_WARNINGS: u32 = 4;
+
+/// Longest message after the handshake: a ticket of 2^16 - 1 bytes with all of
+/// its fields (RFC 8446, section 4.6.1) is not longer.
+const MAX_MESSAGE: usize = (1 << 17) + 1024;
+
+/// RFC 8446, section 4, and RFC 5246, section 7.4.
+const HELLO_REQUEST: u8 = 0;
+const CLIENT_HELLO: u8 = 1;
+const NEW_SESSION_TICKET: u8 = 4;
+const KEY_UPDATE: u8 = 24;
+
+/// Length of a message's header: its type and its length.
+const MESSAGE_HEADER: usize = 4;
+
+/// Why a session cannot go on.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Stop {
+    /// Because of what the peer did, which is answered by an alert.
+    Violation(Violation),
+    /// Because the peer said so.
+    Alert(TlsAlert),
+    /// Because of something on this side.
+    Failed(TlsFailure),
+}
+
+impl From<Violation> for Stop {
+    fn from(violation: Violation) -> Self {
+        Self::Violation(violation)
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) version: TlsVersion,
+    cipher: TlsCipher,
+    pub(super) sealer: Sealer,
+    pub(super) opener: Opener,
+    schedule: Box<dyn KeySchedule>,
+    /// Records after which the key has to be changed.
+    record_limit: u64,
+    /// The peer wants this side to change its key too.
+    key_update_due: bool,
+    /// There will be no second handshake, and the peer has to be told.
+    refusal_due: bool,
+    /// The start of a handshake message.
+    message: Vec<u8>,
+    idle_records: u32,
+    warnings: u32,
+    renegotiations: u32,
+    /// The peer has said that it sends no more.
+    pub(super) has_ended: bool,
+}
+
+impl Session {
+    pub(super) fn new(established: Established, rekey_after: u64) -> Result<Self, TlsFailure> {
+        let Established { version, cipher, transmit, receive, record_limit, schedule } =
+            established;
+        Ok(Self {
+            version,
+            cipher,
+            sealer: Sealer::new(version, cipher, &transmit)?,
+            opener: Opener::new(version, cipher, &receive)?,
+            schedule,
+            record_limit: record_limit.min(rekey_after.max(1)),
+            key_update_due: false,
+            refusal_due: false,
+            message: Vec::new(),
+            idle_records: 0,
+            warnings: 0,
+            renegotiations: 0,
+            has_ended: false,
+        })
+    }
+
+    /// The message that has to be sealed before anything else, if there is one.
+    /// It comes with what to call after that.
+    pub(super) fn control_due(&self) -> Option<Control> {
+        if self.refusal_due {
+            return Some(Control::RefuseRenegotiation);
+        }
+        // The KeyUpdate is a record too.
+        let is_used_up = self.sealer.sequence() + 1 >= self.record_limit;
+        if self.version == TlsVersion::Tls13 && (self.key_update_due || is_used_up) {
+            return Some(Control::KeyUpdate);
+        }
+        None
+    }
+
+    /// How many more records the key is good for; in TLS 1.3 one is kept for
+    /// the message that changes it.
+    pub(super) fn records_left(&self) -> u64 {
+        let kept = u64::from(self.version == TlsVersion::Tls13);
+        self.record_limit.saturating_sub(self.sealer.sequence() + kept)
+    }
+
+    /// The control message was sealed: what follows from that.
+    pub(super) fn control_sealed(&mut self, control: Control) -> Result<(), TlsFailure> {
+        match control {
+            Control::RefuseRenegotiation => self.refusal_due = false,
+            Control::KeyUpdate => {
+                self.key_update_due = false;
+                // "The sender of a KeyUpdate uses the next key for everything
+                // that follows" (RFC 8446, section 4.6.3).
+                let keys = self.schedule.next_transmit().map_err(|_| no_key())?;
+                self.sealer = Sealer::new(self.version, self.cipher, &keys)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A record was opened that held `len` bytes of payload.
+    pub(super) fn data(&mut self, len: usize) -> Result<(), Stop> {
+        if !self.message.is_empty() {
+            return Err(Violation::unexpected("data comes inside of a handshake message").into());
+        }
+        if len == 0 {
+            return self.idle();
+        }
+        self.idle_records = 0;
+        Ok(())
+    }
+
+    /// An alert came.
+    pub(super) fn alert(&mut self, bytes: &[u8]) -> Result<(), Stop> {
+        // Alerts are neither split nor joined (RFC 8446, section 5.1).
+        let &[level, description] = bytes else {
+            return Err(Violation::new("an alert is cut", TlsAlert::DECODE_ERROR).into());
+        };
+        let alert = TlsAlert::new(description);
+        if alert == TlsAlert::CLOSE_NOTIFY {
+            self.has_ended = true;
+            return Ok(());
+        }
+        // In TLS 1.3 all are fatal whatever their level, but for this one
+        // (RFC 8446, section 6).
+        let is_warning = match self.version {
+            TlsVersion::Tls13 => alert == TlsAlert::USER_CANCELED,
+            _ => level == WARNING,
+        };
+        if !is_warning {
+            return Err(Stop::Alert(alert));
+        }
+        self.warnings += 1;
+        if self.warnings > MAX_WARNINGS {
+            return Err(Violation::unexpected("it warns too often").into());
+        }
+        self.idle()
+    }
+
+    /// A record with a piece of handshake messages came.
+    pub(super) fn handshake(&mut self, bytes: &[u8]) -> Result<(), Stop> {
+        if bytes.is_empty() {
+            // RFC 8446, section 5.1.
+            return Err(Violation::unexpected("a handshake record is empty").into());
+        }
+        self.message.extend_from_slice(bytes);
+        while let Some(&[kind, a, b, c]) = self.message.first_chunk::<MESSAGE_HEADER>() {
+            let len = usize::try_from(u32::from_be_bytes([0, a, b, c])).unwrap_or(usize::MAX);
+            if len > MAX_MESSAGE {
+                return Err(Violation::new("a message is too long", TlsAlert::DECODE_ERROR).into());
+            }
+            let end = MESSAGE_HEADER + len;
+            if self.message.len() < end {
+                break;
+            }
+            let mut message = std::mem::take(&mut self.message);
+            let is_last = message.len() == end;
+            self.understand(kind, &message[MESSAGE_HEADER..end], is_last)?;
+            if !is_last {
+                message.drain(..end);
+                self.message = message;
+            }
+        }
+        self.idle()
+    }
+
+    fn understand(&mut self, kind: u8, content: &[u8], is_last: bool) -> Result<(), Stop> {
+        match (self.version, kind) {
+            (TlsVersion::Tls13, KEY_UPDATE) => self.peer_updates(content, is_last),
+            (TlsVersion::Tls13, NEW_SESSION_TICKET) => self
+                .schedule
+                .ticket(content)
+                .map_err(|_| Violation::unexpected("a session ticket is of no use").into()),
+            (TlsVersion::Tls12, CLIENT_HELLO | HELLO_REQUEST) => {
+                // RFC 5746 makes a second handshake safe, but nothing here
+                // needs one. Once, as rustls has it.
+                self.renegotiations += 1;
+                if self.renegotiations > 1 {
+                    return Err(Violation::unexpected("it insists on a new handshake").into());
+                }
+                self.refusal_due = true;
+                Ok(())
+            }
+            _ => Err(Violation::unexpected("a handshake message comes after its time").into()),
+        }
+    }
+
+    /// RFC 8446, section 4.6.3.
+    fn peer_updates(&mut self, content: &[u8], is_last: bool) -> Result<(), Stop> {
+        // A message must not span a change of keys (section 5.1).
+        if !is_last {
+            return Err(Violation::unexpected("something follows a KeyUpdate").into());
+        }
+        match content {
+            [0] => {}
+            // However many requests there are before the answer is sent, it is one.
+            [1] => self.key_update_due = true,
+            [_] => {
+                let what = "a KeyUpdate asks for what does not exist";
+                return Err(Violation::new(what, TlsAlert::ILLEGAL_PARAMETER).into());
+            }
+            _ => {
+                return Err(Violation::new("a KeyUpdate is cut", TlsAlert::DECODE_ERROR).into());
+            }
+        }
+        let keys = self.schedule.next_receive().map_err(|_| Stop::Failed(no_key()))?;
+        self.opener = Opener::new(self.version, self.cipher, &keys).map_err(Stop::Failed)?;
+        Ok(())
+    }
+
+    fn idle(&mut self) -> Result<(), Stop> {
+        self.idle_records += 1;
+        if self.idle_records > MAX_IDLE_RECORDS {
+            return Err(Violation::unexpected("it sends too many records without content").into());
+        }
+        Ok(())
+    }
+}
+
+fn no_key() -> TlsFailure {
+    TlsFailure::Crypto { doing: "making the next record key" }
+}
+
+/// Levels of alerts (RFC 8446, section 6).
+pub(super) const WARNING: u8 = 1;
+pub(super) const FATAL: u8 = 2;
+
+/// A message that is sent for TLS's own sake.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Control {
+    KeyUpdate,
+    RefuseRenegotiation,
+}
+
+impl Control {
+    pub(super) fn kind(self) -> ContentType {
+        match self {
+            Self::KeyUpdate => ContentType::Handshake,
+            Self::RefuseRenegotiation => ContentType::Alert,
+        }
+    }
+
+    pub(super) fn content(self) -> &'static [u8] {
+        const REFUSAL: [u8; 2] = [WARNING, TlsAlert::NO_RENEGOTIATION.code()];
+        match self {
+            // `update_not_requested`: the peer's own key is its own affair.
+            Self::KeyUpdate => &[KEY_UPDATE, 0, 0, 1, 0],
+            Self::RefuseRenegotiation => &REFUSAL,
+        }
+    }
+}
