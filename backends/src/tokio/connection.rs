@@ -26,6 +26,7 @@ pub struct Connection {
     /// The driver was asked for input that has not been taken yet.
     asked: bool,
     has_ended: bool,
+    is_truncated: bool,
     is_over: bool,
 }
 
@@ -36,8 +37,8 @@ impl Connection {
         received: mpsc::UnboundedReceiver<Received>,
         closed: oneshot::Receiver<CloseOutcome>,
     ) -> Self {
-        let (asked, has_ended, is_over) = (false, false, false);
-        Self { user, attached, received, closed, asked, has_ended, is_over }
+        let (asked, has_ended, is_truncated, is_over) = (false, false, false, false);
+        Self { user, attached, received, closed, asked, has_ended, is_truncated, is_over }
     }
 
     /// The driver's name for it.
@@ -68,6 +69,13 @@ impl Connection {
         })
     }
 
+    /// Whether the stream has ended without the peer saying so under TLS: what
+    /// came may have been cut short.
+    #[must_use]
+    pub fn is_truncated(&self) -> bool {
+        self.is_truncated
+    }
+
     /// The next input; `None` once the peer has ended its stream. Nothing is
     /// read while nobody asks. Cancel-safe: input that came meanwhile is the
     /// next call's.
@@ -89,6 +97,10 @@ impl Connection {
             Some(Received::Data(data)) => Ok(Some(data)),
             Some(Received::End) => {
                 self.has_ended = true;
+                Ok(None)
+            }
+            Some(Received::Truncated) => {
+                (self.has_ended, self.is_truncated) = (true, true);
                 Ok(None)
             }
             None => Err(self.outcome().await),

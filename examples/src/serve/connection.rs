@@ -9,7 +9,7 @@ use super::respond::{Persistence, Responder, Response};
 use super::status::Status;
 use lastbyte::{
     Completion, ConnectionId, Driver, Evidence, FailReason, Moment, Payload, Reached, RefuseReason,
-    Time, Watch,
+    Time, Transport, Watch,
 };
 use smallvec::SmallVec;
 use std::net::SocketAddr;
@@ -102,6 +102,7 @@ struct Record {
     began: Time,
     bytes: u64,
     outcome: Option<Outcome>,
+    transport: Transport,
     is_released: bool,
     is_told: bool,
     /// With a log only.
@@ -189,6 +190,7 @@ impl Connection {
         };
         let time = at.monotonic;
         let elapsed = time.since(record.began);
+        record.transport = transport;
         if let Some(details) = &mut record.details {
             (details.send, details.transport) = (method, transport);
             match &reached {
@@ -221,7 +223,7 @@ impl Connection {
         }
         if let (Some(outcome), true, false) = (record.outcome, record.is_released, record.is_told) {
             record.is_told = true;
-            service.counters.ended(outcome);
+            service.counters.ended(outcome, record.transport);
             if let Some(details) = record.details.take() {
                 service.log.add(&Story {
                     conn: self.number,
@@ -373,6 +375,7 @@ impl Connection {
             began: self.began,
             bytes: payload.len(),
             outcome: None,
+            transport: Transport::Plain,
             is_released: false,
             is_told: false,
             details,

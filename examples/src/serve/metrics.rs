@@ -1,6 +1,6 @@
 //! Counters of each thread, and their sum as a page for Prometheus.
 
-use lastbyte::{Counters, Method};
+use lastbyte::{Counters, Method, Transport};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
@@ -44,6 +44,9 @@ impl Outcome {
         }
     }
 }
+
+/// What moves transfers, in the order of their values.
+const TRANSPORTS: [Transport; 3] = [Transport::Plain, Transport::UserTls, Transport::KernelTls];
 
 /// Upper bounds of the histograms' buckets.
 const BOUNDS: [Duration; 16] = [
@@ -110,6 +113,8 @@ impl Histogram {
 pub struct ThreadCounters {
     /// Transfers by [`Outcome`].
     outcomes: [Number; Outcome::ALL.len()],
+    /// Transfers by [`Transport`].
+    transports: [Number; TRANSPORTS.len()],
     /// From a request's first byte to its response being queued.
     pub queued: Histogram,
     /// From a request's first byte to its response being acknowledged.
@@ -133,12 +138,18 @@ struct DriverNumbers {
     recovered: Number,
     undated: Number,
     no_room: Number,
+    ciphertext: Number,
+    sealed: Number,
+    copied_to_seal: Number,
+    handshakes: Number,
+    handshakes_failed: Number,
 }
 
 impl ThreadCounters {
     /// Counts a transfer that has ended.
-    pub fn ended(&self, outcome: Outcome) {
+    pub fn ended(&self, outcome: Outcome, transport: Transport) {
         self.outcomes[outcome as usize].add(1);
+        self.transports[transport as usize].add(1);
     }
 
     /// Takes over what the thread's driver has counted.
@@ -151,6 +162,11 @@ impl ThreadCounters {
         to.recovered.set(counters.stamps_recovered);
         to.undated.set(counters.stamps_undated);
         to.no_room.set(counters.zero_copy_no_room);
+        to.ciphertext.set(counters.ciphertext_bytes);
+        to.sealed.set(counters.sealed_bytes);
+        to.copied_to_seal.set(counters.copied_to_seal_bytes);
+        to.handshakes.set(counters.handshakes);
+        to.handshakes_failed.set(counters.handshakes_failed);
         for (to, from) in to.bytes.iter().zip(counters.bytes) {
             to.set(from);
         }
@@ -206,6 +222,18 @@ impl Collector for Metrics {
             ConstCounter::new(count).encode(metric.encode_family(&labels)?)?;
         }
         let mut metric = encoder.encode_descriptor(
+            "transfers_by_transport",
+            "Responses that have ended, by what turned them into bytes on the wire",
+            None,
+            MetricType::Counter,
+        )?;
+        for transport in TRANSPORTS {
+            let count = self.sum(|thread| &thread.transports[transport as usize]);
+            let name = transport.to_string();
+            let labels = [("transport", name.as_str())];
+            ConstCounter::new(count).encode(metric.encode_family(&labels)?)?;
+        }
+        let mut metric = encoder.encode_descriptor(
             "bytes",
             "Bytes handed to the kernel, by the method asked for",
             None,
@@ -245,7 +273,17 @@ impl Collector for Metrics {
 
 type Described = (&'static str, &'static str, fn(&ThreadCounters) -> &Number);
 
-const COUNTERS: [Described; 7] = [
+const COUNTERS: [Described; 11] = [
+    ("tls_handshakes", "TLS handshakes that were completed", |thread| &thread.driver.handshakes),
+    ("tls_handshakes_failed", "TLS handshakes that failed", |thread| {
+        &thread.driver.handshakes_failed
+    }),
+    ("tls_sealed_bytes", "Payload bytes that were sealed in user space", |thread| {
+        &thread.driver.sealed
+    }),
+    ("tls_copied_bytes", "Payload bytes that were copied in memory to be sealed", |thread| {
+        &thread.driver.copied_to_seal
+    }),
     (
         "notifications_recovered",
         "Acknowledgements whose notification was lost, made up for by looking at the socket",
@@ -269,7 +307,10 @@ const COUNTERS: [Described; 7] = [
     ("accept_pauses", "Times that accepting was suspended", |thread| &thread.accept_pauses),
 ];
 
-const GAUGES: [Described; 3] = [
+const GAUGES: [Described; 4] = [
+    ("ciphertext_bytes", "Bytes of sealed records that the kernel has not released", |thread| {
+        &thread.driver.ciphertext
+    }),
     ("connections", "Connections now", |thread| &thread.driver.connections),
     ("pinned_bytes", "Bytes of payload memory that the kernel now references", |thread| {
         &thread.driver.pinned
@@ -307,9 +348,9 @@ mod tests {
     #[test]
     fn threads_are_added_up() {
         let metrics = Metrics::new(2);
-        metrics.thread(0).ended(Outcome::Acked);
-        metrics.thread(1).ended(Outcome::Acked);
-        metrics.thread(1).ended(Outcome::Reset);
+        metrics.thread(0).ended(Outcome::Acked, Transport::Plain);
+        metrics.thread(1).ended(Outcome::Acked, Transport::Plain);
+        metrics.thread(1).ended(Outcome::Reset, Transport::UserTls);
         metrics.thread(1).acked.observe(Duration::from_micros(200));
         metrics.thread(0).acked.observe(Duration::from_secs(60));
         let mut counters = Counters::default();
@@ -320,6 +361,8 @@ mod tests {
             "lastbyte_transfers_total{outcome=\"acked\"} 2",
             "lastbyte_transfers_total{outcome=\"reset\"} 1",
             "lastbyte_transfers_total{outcome=\"timeout\"} 0",
+            "lastbyte_transfers_by_transport_total{transport=\"plain\"} 2",
+            "lastbyte_transfers_by_transport_total{transport=\"user-tls\"} 1",
             "lastbyte_bytes_total{method=\"sendfile\"} 3",
             "lastbyte_acked_seconds_bucket{le=\"0.00025\"} 1",
             "lastbyte_acked_seconds_bucket{le=\"+Inf\"} 2",

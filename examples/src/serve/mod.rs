@@ -21,6 +21,7 @@ pub mod range;
 pub mod request;
 pub mod respond;
 pub mod status;
+pub mod tls;
 pub mod worker;
 
 use generated::Block;
@@ -28,7 +29,7 @@ use lastbyte::{Backend, DriverError, Facility, FileSource, Wake};
 use lastbyte_backends::SealedMemory;
 use log::Format;
 use metrics::Metrics;
-use options::Options;
+use options::{Certificate, Options};
 use path::Root;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
@@ -204,7 +205,12 @@ impl Server {
     fn greet(&self) -> io::Result<()> {
         let Self { address, shared, .. } = self;
         let Shared { backend, root, .. } = &**shared;
-        let curl = format!("curl -o /dev/null http://{address}/128kb");
+        let (scheme, insecure) = match (shared.options.is_tls(), shared.options.tls) {
+            (false, _) => ("http", ""),
+            (true, None) => ("https", ""),
+            (true, Some(Certificate::SelfSigned)) => ("https", "-k "),
+        };
+        let curl = format!("curl {insecure}-o /dev/null {scheme}://{address}/128kb");
         let mut out = io::stdout().lock();
         if shared.options.log == Format::Json {
             let facilities: serde_json::Map<_, _> = backend
@@ -216,6 +222,7 @@ impl Server {
             let line = serde_json::json!({
                 "event": "listening",
                 "address": address.to_string(),
+                "tls": shared.options.is_tls(),
                 "directory": root.path().to_string_lossy(),
                 "threads": self.threads.len(),
                 "backend": backend.kind().name(),
@@ -225,7 +232,7 @@ impl Server {
             });
             writeln!(out, "{line}")?;
         } else {
-            writeln!(out, "listening on http://{address}/")?;
+            writeln!(out, "listening on {scheme}://{address}/")?;
             writeln!(out, "serving {} and /N, /Nkb, /Nmb, /metrics", root.path().display())?;
             let threads = match self.threads.len() {
                 1 => "1 thread".to_owned(),
@@ -266,7 +273,8 @@ fn open_backend(options: &Options) -> Result<Arc<dyn Backend>, String> {
         }
     };
     let restrictions = lastbyte_backends::restrictions_from_env().map_err(|e| e.to_string())?;
-    lastbyte_backends::open(choice, &restrictions).map_err(|error| error.to_string())
+    let plain = lastbyte_backends::open(choice, &restrictions).map_err(|e| e.to_string())?;
+    tls::over(plain, options)
 }
 
 /// What generated bodies are made of: a sealed memory file if there is one, so

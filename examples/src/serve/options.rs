@@ -67,10 +67,30 @@ pub struct Options {
     #[arg(long, value_name = "BYTES")]
     pub zero_copy_threshold: Option<u64>,
 
+    /// Serve over TLS, with the certificate chain in this PEM file
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The private key of --tls-cert, in a PEM file
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Serve over TLS without certificate files: self-signed makes a key and a
+    /// certificate for this run, for trying out
+    #[arg(long, value_enum, value_name = "CERTIFICATE", conflicts_with_all = ["tls_cert", "tls_key"])]
+    pub tls: Option<Certificate>,
+
     /// Whether to ask when responses were acknowledged; off is for measuring
     /// what asking costs
     #[arg(long, value_enum, value_name = "SWITCH", default_value = "on")]
     pub stamps: Switch,
+}
+
+/// A certificate that comes from no file.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Certificate {
+    /// Made for this run.
+    SelfSigned,
 }
 
 /// On or off.
@@ -108,6 +128,12 @@ impl Options {
     /// If they are not understood, or if what they ask for is only help.
     pub fn from_command_line() -> Result<Self, clap::Error> {
         Self::try_parse().map(Self::settled)
+    }
+
+    /// Whether connections speak TLS.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.tls.is_some() || self.tls_cert.is_some()
     }
 
     fn settled(mut self) -> Self {
@@ -177,6 +203,10 @@ mod tests {
             (&["--idle-timeout=-5"], "a number above 0 is needed"),
             (&["--idle-timeout", "0"], "a number above 0 is needed"),
             (&["--listen"], "a value is required"),
+            (&["--tls-cert", "x"], "--tls-key <FILE>"),
+            (&["--tls-key", "x"], "--tls-cert <FILE>"),
+            (&["--tls", "x"], "[possible values: self-signed]"),
+            (&["--tls", "self-signed", "--tls-cert", "x", "--tls-key", "y"], "cannot be used with"),
         ] {
             let line = options(arguments).unwrap_err();
             assert!(line.contains(part) && !line.contains('\n'), "{line}");

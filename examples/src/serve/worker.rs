@@ -225,7 +225,7 @@ impl Worker {
                     };
                     match received {
                         Received::Data(bytes) => connection.received(&bytes, at, &mut self.service),
-                        Received::End => connection.ended(&mut self.service),
+                        Received::End | Received::Truncated => connection.ended(&mut self.service),
                     }
                 }
                 Event::Accepted { socket, .. } => self.accepted(socket),
