@@ -45,6 +45,8 @@ pub(super) struct Connection {
     stream_ended: bool,
     /// The user wants it closed, by then.
     closing: Option<Time>,
+    /// The peer was told that nothing more comes.
+    said_goodbye: bool,
     /// Sealed, but the inner driver has no room: before anything else.
     stuck: Option<(Payload, Watch)>,
     /// Why it ends, where that was found out here.
@@ -74,6 +76,7 @@ impl Connection {
             asked: false,
             stream_ended: false,
             closing: None,
+            said_goodbye: false,
             stuck: None,
             failure: None,
             deadline: Some(by),
@@ -280,6 +283,9 @@ impl Connection {
                 return;
             }
             let Phase::Open(session) = &mut self.phase else { return };
+            if self.said_goodbye {
+                break;
+            }
             let room = IN_FLIGHT.saturating_sub(self.transfers.in_flight());
             if room == 0 {
                 return;
@@ -305,7 +311,9 @@ impl Connection {
         }
         if let Some(by) = self.closing {
             let alert = [WARNING, TlsAlert::CLOSE_NOTIFY.code()];
-            if let Err(failure) = self.send_control(ContentType::Alert, &alert, inner, cx) {
+            if !std::mem::replace(&mut self.said_goodbye, true)
+                && let Err(failure) = self.send_control(ContentType::Alert, &alert, inner, cx)
+            {
                 return self.fail(failure.into(), None, inner, cx);
             }
             if self.stuck.is_none() {
@@ -488,7 +496,7 @@ impl Connection {
             cx.outbox.counters.handshakes_failed += 1;
         }
         let is_in_order = self.unstick(inner);
-        if let (true, Some(alert)) = (is_in_order, alert) {
+        if let (true, Some(alert)) = (is_in_order && !self.said_goodbye, alert) {
             // If it cannot be sealed, the peer learns of the end all the same.
             let _ = self.send_control(ContentType::Alert, &[FATAL, alert.code()], inner, cx);
         }

@@ -269,7 +269,10 @@ impl Transfers {
             }
             match reached {
                 Reached::Failed(failure) => {
-                    self.acknowledged(start + failure.acked_bytes);
+                    // Without any of its own nothing is said of those before.
+                    if failure.acked_bytes > 0 {
+                        self.acknowledged(start + failure.acked_bytes);
+                    }
                     let reason = instead.unwrap_or(&failure.reason).clone();
                     self.fail_one(n, reason, at, evidence, cx);
                 }

@@ -1,1 +1,7 @@
-fn main() {}
+//! TLS over a scripted inner driver, and over real sockets with real peers.
+
+#![cfg(all(target_os = "linux", not(lastbyte_portable)))]
+
+mod property;
+mod records;
+mod scripted;
