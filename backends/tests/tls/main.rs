@@ -2,6 +2,10 @@
 
 #![cfg(all(target_os = "linux", not(lastbyte_portable)))]
 
+mod hostile;
+mod interop;
+mod ownership;
 mod property;
 mod records;
 mod scripted;
+mod world;

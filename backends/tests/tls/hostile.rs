@@ -1,0 +1,360 @@
+//! Peers that stall, cheat, babble or vanish.
+
+use crate::records::{
+    ALERT, Crypto, DATA, Fixed, HANDSHAKE, HELLO, KEY_UPDATE, KEY_UPDATE_REQUESTED,
+};
+use crate::world::{BOTH, PATIENCE, World, client, content, pair, plain, provider, reached};
+use lastbyte::{
+    BackendKind, CloseOutcome, ConnectionId, DriverConfig, Event, FailReason, Received,
+    RefuseReason, Stage, TlsAlert, TlsCipher, TlsFailure, TlsVersion, Watch,
+};
+use lastbyte_backends::tls::{TlsOptions, TlsTerms};
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+const CIPHER: TlsCipher = TlsCipher::Aes128Gcm;
+
+/// A server whose keys the test knows, a connection after the handshake, the
+/// peer's socket, and what seals and opens on its side.
+struct Known {
+    world: World,
+    id: ConnectionId,
+    far: TcpStream,
+    sealing: Crypto,
+    opening: Crypto,
+}
+
+fn known(kind: BackendKind, version: TlsVersion) -> Known {
+    let fixed = Fixed { version, cipher: CIPHER, record_limit: u64::MAX };
+    let mut world =
+        World::with(plain(kind), Arc::new(fixed), TlsOptions::default(), &DriverConfig::default());
+    let (near, mut far) = pair();
+    let id = world.attach(near);
+    far.write_all(&HELLO).unwrap();
+    world.until(|_| far.peek(&mut [0; 6]).is_ok());
+    let sealing = Crypto::new(version, CIPHER, 2);
+    let opening = Crypto::new(version, CIPHER, 1);
+    Known { world, id, far, sealing, opening }
+}
+
+impl Known {
+    /// Sends one record of the peer's.
+    fn send(&mut self, kind: u8, content: &[u8]) {
+        let record = self.sealing.seal(kind, content);
+        self.far.write_all(&record).unwrap();
+    }
+
+    /// Everything the peer gets until the end, opened, without the handshake's
+    /// answer.
+    fn rest(&mut self) -> Vec<(u8, Vec<u8>)> {
+        let mut wire = Vec::new();
+        // A reset ends it too.
+        let _ = self.far.read_to_end(&mut wire);
+        let mut at = 6.min(wire.len());
+        let mut all = Vec::new();
+        while let Some((kind, content, len)) = self.opening.open(&wire[at..]) {
+            at += len;
+            if kind == HANDSHAKE {
+                self.opening.update();
+            }
+            all.push((kind, content));
+        }
+        all
+    }
+
+    /// The connection has to end because of `alert`, which the peer is told.
+    fn expect_violation(mut self, alert: TlsAlert) {
+        let _ = self.world.driver.receive(self.id);
+        self.far.shutdown(Shutdown::Write).unwrap();
+        let outcome = self.world.outcome();
+        let CloseOutcome::Failed(FailReason::Tls(TlsFailure::PeerViolation {
+            alert: told, ..
+        })) = outcome
+        else {
+            panic!("{outcome:?}");
+        };
+        assert_eq!(told, alert);
+        assert_eq!(self.rest().last(), Some(&(ALERT, vec![2, alert.code()])));
+    }
+}
+
+#[test]
+fn what_is_no_tls_is_refused_with_an_alert() {
+    for kind in BOTH {
+        for garbage in
+            [&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..], &[0; 100], &[22, 3, 1, 0, 2, 9, 9]]
+        {
+            let mut world = World::new(kind);
+            let (near, mut far) = pair();
+            let id = world.attach(near);
+            world.driver.submit(id, b"secret".to_vec().into(), Watch::ACKED).unwrap();
+            far.write_all(garbage).unwrap();
+            let events = world.until(|events| events.iter().any(crate::world::is_closed));
+            let outcome = crate::world::outcome_in(&events);
+            assert!(
+                matches!(
+                    &outcome,
+                    CloseOutcome::Failed(FailReason::Tls(TlsFailure::Handshake { reason }))
+                        if !reason.is_empty()
+                ),
+                "{outcome:?}"
+            );
+            assert_eq!(reached(&events, Stage::Failed).len(), 1);
+            assert_eq!(reached(&events, Stage::Released).len(), 1);
+            let mut told = Vec::new();
+            let _ = far.read_to_end(&mut told);
+            assert_eq!(told[..5], [21, 3, 3, 0, 2], "{told:?}");
+            assert!(!told.windows(6).any(|bytes| bytes == b"secret"));
+            assert_eq!(world.driver.counters().handshakes_failed, 1);
+        }
+    }
+}
+
+#[test]
+fn a_handshake_has_its_time_and_disturbs_nobody() {
+    let mut options = TlsOptions::default();
+    options.handshake_timeout = Duration::from_millis(300);
+    for kind in BOTH {
+        let provider = provider(&TlsTerms::default());
+        let mut world =
+            World::with(plain(kind), provider, options.clone(), &DriverConfig::default());
+        let (near, mut slow) = pair();
+        let stalled = world.attach(near);
+        slow.write_all(&[22, 3, 1]).unwrap();
+        let (near, far) = pair();
+        let id = world.attach(near);
+        let peer = thread::spawn(move || {
+            let mut peer = client(far, TlsVersion::Tls13);
+            peer.write_all(b"hi").unwrap();
+            peer
+        });
+        assert_eq!(world.read(id, 2).0, b"hi");
+        drop(peer.join().unwrap());
+        let events = world.until(|events| {
+            events
+                .iter()
+                .any(|e| matches!(e, Event::Closed { connection, .. } if *connection == stalled))
+        });
+        assert_eq!(
+            crate::world::outcome_in(&events),
+            CloseOutcome::Failed(TlsFailure::HandshakeTimeout.into())
+        );
+        assert!(slow.read(&mut [0]).is_err(), "it is reset");
+    }
+}
+
+#[test]
+fn an_end_in_the_handshake_is_told() {
+    let mut world = World::new(BOTH[0]);
+    let (near, mut far) = pair();
+    world.attach(near);
+    far.write_all(&[22, 3, 1]).unwrap();
+    drop(far);
+    assert_eq!(world.outcome(), CloseOutcome::Failed(TlsFailure::HandshakeTruncated.into()));
+}
+
+/// A FIN without a `close_notify` is no end of the data; but what was asked for
+/// is still sent.
+#[test]
+fn truncation_is_told_apart_from_the_end() {
+    for kind in BOTH {
+        for version in VERSIONS {
+            for cut in [0, 10] {
+                let mut known = known(kind, version);
+                known.send(DATA, b"all of it?");
+                let half = known.sealing.seal(DATA, b"the rest");
+                known.far.write_all(&half[..cut]).unwrap();
+                known.far.shutdown(Shutdown::Write).unwrap();
+                let (got, end) = known.world.read(known.id, 100);
+                assert_eq!(got, b"all of it?");
+                assert!(matches!(end, Some(Received::Truncated)), "{end:?}");
+                let id = known.id;
+                known.world.driver.submit(id, b"answer".to_vec().into(), Watch::ACKED).unwrap();
+                assert_eq!(known.world.close(id), CloseOutcome::Graceful);
+                let rest = known.rest();
+                assert_eq!(rest, [(DATA, b"answer".to_vec()), (ALERT, vec![1, 0])]);
+            }
+        }
+    }
+}
+
+const VERSIONS: [TlsVersion; 2] = crate::world::VERSIONS;
+
+#[test]
+fn the_peers_alert_is_named() {
+    for version in VERSIONS {
+        let mut known = known(BOTH[0], version);
+        known.send(ALERT, &[2, 42]);
+        known.world.driver.receive(known.id).unwrap();
+        let outcome = known.world.outcome();
+        let CloseOutcome::Failed(reason) = outcome else { panic!("{outcome:?}") };
+        assert_eq!(reason.to_string(), "the peer ended TLS: bad_certificate");
+        let refused = known.world.driver.submit(known.id, content(5).into(), Watch::NONE);
+        assert_eq!(refused.unwrap_err().reason, RefuseReason::UnknownConnection);
+    }
+}
+
+#[test]
+fn records_that_must_not_be_are_answered_by_the_right_alert() {
+    let start = || known(BOTH[0], TlsVersion::Tls13);
+    // Tampered with.
+    let mut known = start();
+    let mut record = known.sealing.seal(DATA, b"x");
+    record[7] ^= 1;
+    known.far.write_all(&record).unwrap();
+    known.expect_violation(TlsAlert::BAD_RECORD_MAC);
+    // Not encrypted.
+    let mut known = start();
+    known.far.write_all(&[21, 3, 3, 0, 2, 1, 0]).unwrap();
+    known.expect_violation(TlsAlert::UNEXPECTED_MESSAGE);
+    // Longer than any may be.
+    let mut known = start();
+    known.far.write_all(&[23, 3, 3, 0x41, 1]).unwrap();
+    known.far.write_all(&vec![0; 0x4101]).unwrap();
+    known.expect_violation(TlsAlert::RECORD_OVERFLOW);
+    // Content that is too long.
+    let mut known = start();
+    known.send(DATA, &[1; (1 << 14) + 1]);
+    known.expect_violation(TlsAlert::RECORD_OVERFLOW);
+    // A type that does not exist, and none at all.
+    for kind in [99, 0] {
+        let mut known = start();
+        known.send(kind, &[0, 0]);
+        known.expect_violation(TlsAlert::UNEXPECTED_MESSAGE);
+    }
+    // Messages that are cut, empty, unknown, or after their time.
+    for (kind, content, alert) in [
+        (ALERT, &[1][..], TlsAlert::DECODE_ERROR),
+        (ALERT, &[1, 0, 0], TlsAlert::DECODE_ERROR),
+        (HANDSHAKE, &[], TlsAlert::UNEXPECTED_MESSAGE),
+        (HANDSHAKE, &[1, 0, 0, 0], TlsAlert::UNEXPECTED_MESSAGE),
+        (HANDSHAKE, &[4, 0, 0, 0], TlsAlert::UNEXPECTED_MESSAGE),
+        (HANDSHAKE, &[24, 0, 0, 1, 2], TlsAlert::ILLEGAL_PARAMETER),
+        (HANDSHAKE, &[24, 0, 0, 0], TlsAlert::DECODE_ERROR),
+        (HANDSHAKE, &[24, 0, 0, 1, 0, 24], TlsAlert::UNEXPECTED_MESSAGE),
+        (HANDSHAKE, &[24, 255, 0, 0], TlsAlert::DECODE_ERROR),
+        (20, &[1], TlsAlert::UNEXPECTED_MESSAGE),
+    ] {
+        let mut known = start();
+        known.send(kind, content);
+        known.expect_violation(alert);
+    }
+    // Data in the middle of a message.
+    let mut known = start();
+    known.send(HANDSHAKE, &[24, 0]);
+    known.send(DATA, b"x");
+    known.expect_violation(TlsAlert::UNEXPECTED_MESSAGE);
+}
+
+/// A KeyUpdate may be in pieces; many requests get one answer; and a storm of
+/// them, or of empty records, ends.
+#[test]
+fn storms_are_bounded() {
+    let mut known = known(BOTH[0], TlsVersion::Tls13);
+    let id = known.id;
+    for _ in 0..32 {
+        known.send(HANDSHAKE, &KEY_UPDATE_REQUESTED);
+        known.sealing.update();
+    }
+    known.send(DATA, b"after 32");
+    assert_eq!(known.world.read(id, 8).0, b"after 32");
+    for byte in &KEY_UPDATE {
+        known.send(HANDSHAKE, &[*byte]);
+    }
+    known.sealing.update();
+    known.send(DATA, b"in pieces");
+    assert_eq!(known.world.read(id, 9).0, b"in pieces");
+    known.world.driver.submit(id, b"answer".to_vec().into(), Watch::ACKED).unwrap();
+    known.world.close(id);
+    let rest = known.rest();
+    let answers = rest.iter().filter(|(kind, _)| *kind == HANDSHAKE).count();
+    assert!((1..=32).contains(&answers), "{answers} answers");
+    assert!(rest.contains(&(DATA, b"answer".to_vec())));
+
+    let mut storm = self::known(BOTH[0], TlsVersion::Tls13);
+    for _ in 0..33 {
+        storm.send(HANDSHAKE, &KEY_UPDATE);
+        storm.sealing.update();
+    }
+    storm.expect_violation(TlsAlert::UNEXPECTED_MESSAGE);
+    let mut storm = self::known(BOTH[0], TlsVersion::Tls12);
+    for _ in 0..33 {
+        storm.send(DATA, b"");
+    }
+    storm.expect_violation(TlsAlert::UNEXPECTED_MESSAGE);
+    // Warnings, and a second handshake.
+    let mut storm = self::known(BOTH[0], TlsVersion::Tls12);
+    for _ in 0..5 {
+        storm.send(ALERT, &[1, 90]);
+    }
+    storm.expect_violation(TlsAlert::UNEXPECTED_MESSAGE);
+    let mut insistent = self::known(BOTH[0], TlsVersion::Tls12);
+    insistent.send(HANDSHAKE, &[1, 0, 0, 0]);
+    insistent.send(DATA, b"then not");
+    let id = insistent.id;
+    assert_eq!(insistent.world.read(id, 8).0, b"then not");
+    insistent.send(HANDSHAKE, &[1, 0, 0, 0]);
+    insistent.expect_violation(TlsAlert::UNEXPECTED_MESSAGE);
+}
+
+#[test]
+fn tiny_records_one_byte_at_a_time_are_understood() {
+    for kind in BOTH {
+        let mut known = known(kind, TlsVersion::Tls13);
+        let mut wire = Vec::new();
+        for byte in content(300) {
+            wire.extend(known.sealing.seal(DATA, &[byte]));
+        }
+        known.far.set_nodelay(true).unwrap();
+        let mut far = known.far.try_clone().unwrap();
+        let peer = thread::spawn(move || {
+            for byte in wire {
+                far.write_all(&[byte]).unwrap();
+            }
+        });
+        assert_eq!(known.world.read(known.id, 300).0, content(300));
+        peer.join().unwrap();
+    }
+}
+
+#[test]
+fn a_reset_in_the_middle_fails_what_was_under_way() {
+    for kind in BOTH {
+        let mut known = known(kind, TlsVersion::Tls13);
+        let id = known.id;
+        for _ in 0..3 {
+            known.world.driver.submit(id, content(3_000_000).into(), Watch::ACKED).unwrap();
+        }
+        let mut got = vec![0; 400_000];
+        let far = known.far.try_clone().unwrap();
+        let peer = thread::spawn(move || {
+            (&far).read_exact(&mut got).unwrap();
+            socket2::SockRef::from(&far).set_linger(Some(Duration::ZERO)).unwrap();
+        });
+        known.world.until(|_| peer.is_finished());
+        peer.join().unwrap();
+        drop(std::mem::replace(&mut known.far, pair().1));
+        let events = known.world.until(|events| events.iter().any(crate::world::is_closed));
+        assert_eq!(crate::world::outcome_in(&events), CloseOutcome::Failed(FailReason::Reset));
+        let counters = known.world.driver.counters();
+        assert_eq!((counters.ciphertext_bytes, counters.unreleased_bytes), (0, 0));
+    }
+}
+
+/// Closing does not wait for ever for a peer that does not read.
+#[test]
+fn closing_has_a_deadline() {
+    for kind in BOTH {
+        let mut known = known(kind, TlsVersion::Tls13);
+        known.world.driver.submit(known.id, content(30_000_000).into(), Watch::ACKED).unwrap();
+        known.world.driver.close(known.id, Duration::from_millis(300)).unwrap();
+        let events = known.world.until(|events| events.iter().any(crate::world::is_closed));
+        assert_eq!(crate::world::outcome_in(&events), CloseOutcome::Failed(FailReason::Timeout));
+        assert_eq!(reached(&events, Stage::Failed).len(), 1);
+        assert_eq!(reached(&events, Stage::Released).len(), 1);
+    }
+    assert!(PATIENCE > Duration::from_secs(1));
+}
