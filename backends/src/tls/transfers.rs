@@ -261,7 +261,8 @@ impl Transfers {
         if matches!(reached, Reached::Acked) {
             self.acknowledged(end);
         }
-        if let Some(n) = of.map(|number| self.index(number))
+        // A transfer that has failed may be forgotten before its last segment.
+        if let Some(n) = of.filter(|number| *number >= self.first).map(|n| self.index(n))
             && let Some(transfer) = self.transfers.get_mut(n)
         {
             if end - start >= transfer.largest {

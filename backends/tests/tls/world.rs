@@ -18,7 +18,7 @@ pub(crate) const CIPHERS: [TlsCipher; 3] =
     [TlsCipher::Aes128Gcm, TlsCipher::Aes256Gcm, TlsCipher::ChaCha20Poly1305];
 
 /// Long enough for anything that happens at all, on any machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) struct Identity {
     pub(crate) certificate: String,
