@@ -52,4 +52,7 @@ mod book {
     struct Readme;
     #[doc = include_str!("../../docs/integration.md")]
     struct Integration;
+    #[cfg(feature = "tls")]
+    #[doc = include_str!("../../docs/tls.md")]
+    struct Tls;
 }

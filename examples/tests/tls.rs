@@ -1,0 +1,145 @@
+//! The reference server over TLS, as curl sees it, on each backend.
+
+#[allow(dead_code, reason = "this file needs only a part of it")]
+mod harness;
+
+use harness::{Server, generated, serve};
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use tempfile::tempdir;
+
+const BACKENDS: [&str; 2] = ["epoll", "fallback"];
+
+/// What curl gets from the server, or `None` if there is no curl.
+fn curl(server: &Server, target: &str, arguments: &[&str]) -> Option<Vec<u8>> {
+    let url = format!("https://{}{target}", server.address);
+    let done = Command::new("curl").args(["-sS", "--http1.1"]).args(arguments).arg(url).output();
+    let Ok(done) = done else {
+        println!("n/a: there is no curl here");
+        return None;
+    };
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    Some(done.stdout)
+}
+
+#[test]
+fn curl_gets_everything_in_both_versions() {
+    let site = tempdir().unwrap();
+    let large: Vec<u8> = (0..300_000_u32).flat_map(u32::to_be_bytes).collect();
+    fs::write(site.path().join("large.bin"), &large).unwrap();
+    for backend in BACKENDS {
+        let server = Server::start(backend, site.path(), &["--tls", "self-signed"]);
+        let mut transfers = 0;
+        for version in [&["--tlsv1.2", "--tls-max", "1.2"][..], &["--tlsv1.3"]] {
+            for (target, expected) in [
+                ("/large.bin", large.clone()),
+                ("/0", Vec::new()),
+                ("/16384", generated(0, 16_384)),
+                ("/3mb", generated(0, 3 << 20)),
+            ] {
+                let arguments = [&["-k"], version].concat();
+                let Some(body) = curl(&server, target, &arguments) else { return };
+                assert!(body == expected, "{backend} {version:?} {target} came out different");
+                transfers += 1;
+            }
+        }
+        for line in server.wait_for_transfers(transfers) {
+            assert_eq!((&line["transport"], &line["outcome"]), (&"user-tls".into(), &"acked".into()));
+            assert!(line["acked_ms"].is_number() && line["released_ms"].is_number(), "{line}");
+        }
+        let page = String::from_utf8(curl(&server, "/metrics", &["-k"]).unwrap()).unwrap();
+        for line in [
+            format!("lastbyte_transfers_by_transport_total{{transport=\"user-tls\"}} {transfers}"),
+            "lastbyte_transfers_by_transport_total{transport=\"plain\"} 0".to_owned(),
+            format!("lastbyte_tls_handshakes_total {}", transfers + 1),
+        ] {
+            assert!(page.lines().any(|other| other == line), "{line} is not in\n{page}");
+        }
+    }
+}
+
+#[test]
+fn files_can_hold_the_certificate() {
+    let site = tempdir().unwrap();
+    let (certificate, key) = make(site.path(), "own");
+    let server = Server::start(
+        "epoll",
+        site.path(),
+        &["--tls-cert", &certificate, "--tls-key", &key],
+    );
+    let port = server.address.port();
+    let resolve = format!("localhost:{port}:127.0.0.1");
+    let url = format!("https://localhost:{port}/5");
+    let done = Command::new("curl")
+        .args(["-sSv", "--cacert", &certificate, "--resolve", &resolve, &url])
+        .output();
+    let Ok(done) = done else {
+        println!("n/a: there is no curl here");
+        return;
+    };
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{said}");
+    assert_eq!(done.stdout, generated(0, 5));
+    assert!(said.contains("ALPN: server accepted http/1.1"), "{said}");
+}
+
+#[test]
+fn a_drain_over_tls_is_complete() {
+    let site = tempdir().unwrap();
+    for backend in BACKENDS {
+        let mut server = Server::start(backend, site.path(), &["--tls", "self-signed"]);
+        let url = format!("https://{}/20mb", server.address);
+        let peer = Command::new("curl")
+            .args(["-skS", "--limit-rate", "20M", &url])
+            .stdout(Stdio::piped())
+            .spawn();
+        let Ok(peer) = peer else {
+            println!("n/a: there is no curl here");
+            return;
+        };
+        harness::wait_for("the download", || {
+            let page = String::from_utf8(curl(&server, "/metrics", &["-k"])?).ok()?;
+            let line = page.lines().find_map(|l| l.strip_prefix("lastbyte_tls_sealed_bytes_total "))?;
+            (line.parse::<u64>().ok()? > 1_000_000).then_some(())
+        });
+        server.signal("TERM");
+        let got = peer.wait_with_output().unwrap();
+        assert!(got.status.success() && got.stdout == generated(0, 20 << 20));
+        assert_eq!(server.wait_for_exit().code(), Some(0));
+    }
+}
+
+#[test]
+fn bad_certificates_give_one_line() {
+    let dir = tempdir().unwrap();
+    let (certificate, key) = make(dir.path(), "one");
+    let (_, other) = make(dir.path(), "other");
+    let text = dir.path().join("text");
+    fs::write(&text, "no PEM").unwrap();
+    let text = text.to_str().unwrap();
+    for (certificate, key, part) in [
+        ("/nowhere", &*key, "cannot read /nowhere: No such file"),
+        (&*certificate, "/nowhere", "cannot read /nowhere: No such file"),
+        (text, &*key, "there is no certificate"),
+        (&*certificate, text, "there is no private key"),
+        (&*certificate, &*other, "the certificate cannot be used"),
+    ] {
+        let arguments = ["--tls-cert", certificate, "--tls-key", key, "--listen", "127.0.0.1:0"];
+        let done = serve().args(arguments).output().unwrap();
+        let line = String::from_utf8(done.stderr).unwrap();
+        assert_eq!(done.status.code(), Some(2), "{line}");
+        assert!(line.contains(part) && line.lines().count() == 1, "{line}");
+        assert!(done.stdout.is_empty());
+    }
+}
+
+/// A certificate and its key in files of their own.
+fn make(dir: &Path, name: &str) -> (String, String) {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let path = |kind| dir.join(format!("{name}.{kind}")).to_str().unwrap().to_owned();
+    let (certificate, key) = (path("cert"), path("key"));
+    fs::write(&certificate, made.cert.pem()).unwrap();
+    fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    (certificate, key)
+}
