@@ -45,7 +45,10 @@ fn curl_gets_everything_in_both_versions() {
             }
         }
         for line in server.wait_for_transfers(transfers) {
-            assert_eq!((&line["transport"], &line["outcome"]), (&"user-tls".into(), &"acked".into()));
+            assert_eq!(
+                (&line["transport"], &line["outcome"]),
+                (&"user-tls".into(), &"acked".into())
+            );
             assert!(line["acked_ms"].is_number() && line["released_ms"].is_number(), "{line}");
         }
         let page = String::from_utf8(curl(&server, "/metrics", &["-k"]).unwrap()).unwrap();
@@ -63,11 +66,8 @@ fn curl_gets_everything_in_both_versions() {
 fn files_can_hold_the_certificate() {
     let site = tempdir().unwrap();
     let (certificate, key) = make(site.path(), "own");
-    let server = Server::start(
-        "epoll",
-        site.path(),
-        &["--tls-cert", &certificate, "--tls-key", &key],
-    );
+    let server =
+        Server::start("epoll", site.path(), &["--tls-cert", &certificate, "--tls-key", &key]);
     let port = server.address.port();
     let resolve = format!("localhost:{port}:127.0.0.1");
     let url = format!("https://localhost:{port}/5");
@@ -100,7 +100,8 @@ fn a_drain_over_tls_is_complete() {
         };
         harness::wait_for("the download", || {
             let page = String::from_utf8(curl(&server, "/metrics", &["-k"])?).ok()?;
-            let line = page.lines().find_map(|l| l.strip_prefix("lastbyte_tls_sealed_bytes_total "))?;
+            let line =
+                page.lines().find_map(|l| l.strip_prefix("lastbyte_tls_sealed_bytes_total "))?;
             (line.parse::<u64>().ok()? > 1_000_000).then_some(())
         });
         server.signal("TERM");

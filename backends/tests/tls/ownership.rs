@@ -170,14 +170,15 @@ impl EarlyReuseDriver {
         assert!(bytes.len() <= SLOT);
         let at = self.next * SLOT;
         self.next = (self.next + 1) % SLOTS;
-        // SAFETY: the memory is leaked and this long. That it may be read at the
-        // same time through what was made of it before is the fault that is put
-        // here on purpose; only the kernel does so, through a system call.
-        unsafe {
-            let slot = self.memory.add(at);
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), slot, bytes.len());
-            Payload::from(Bytes::from_static(std::slice::from_raw_parts(slot, bytes.len())))
-        }
+        let slot = self.memory.wrapping_add(at);
+        // SAFETY: the memory is leaked and this long, and nobody else writes to
+        // it. That the kernel may be reading it, on behalf of an earlier
+        // payload, is the fault that is put here on purpose.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), slot, bytes.len()) };
+        // SAFETY: as above, and it was just written. This process reads it no
+        // more, the kernel does, in a system call.
+        let reused = unsafe { std::slice::from_raw_parts(slot, bytes.len()) };
+        Payload::from(Bytes::from_static(reused))
     }
 }
 

@@ -355,7 +355,7 @@ impl World {
                 let mut line = self.script.line();
                 line.refuse = 0;
                 let before = line.acked;
-                while line.accept(1 << 20, before % 2 == 0) > 0 {}
+                while line.accept(1 << 20, before.is_multiple_of(2)) > 0 {}
                 for n in 0..line.calls() {
                     line.let_go(n);
                 }
