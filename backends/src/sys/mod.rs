@@ -11,6 +11,8 @@ pub(crate) mod clock;
 pub(crate) mod poll;
 pub(crate) mod pollable;
 pub(crate) mod pread;
+#[cfg(feature = "tls")]
+pub(crate) mod preadv;
 
 cfg_if::cfg_if! {
     if #[cfg(all(target_os = "linux", not(lastbyte_portable)))] {

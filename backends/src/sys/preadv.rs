@@ -15,7 +15,6 @@ const MAX_PLACES: usize = 16;
 
 /// Reads from `file` from `offset` on, into one of `places` after the other. 0
 /// means that the file has nothing there.
-#[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "only records are read so"))]
 pub(crate) fn preadv(
     file: BorrowedFd<'_>,
     places: &mut [IoSliceMut<'_>],
@@ -26,9 +25,7 @@ pub(crate) fn preadv(
     let count = libc::c_int::try_from(count).map_err(io::Error::other)?;
     // SAFETY: an `IoSliceMut` has the layout of an `iovec`, and each is valid for
     // writes of its length; there are at least `count`.
-    super::check_len(unsafe {
-        call(file.as_raw_fd(), places.as_mut_ptr().cast(), count, offset)
-    })
+    super::check_len(unsafe { call(file.as_raw_fd(), places.as_mut_ptr().cast(), count, offset) })
 }
 
 #[cfg(test)]
@@ -38,7 +35,8 @@ mod tests {
 
     #[test]
     fn places_are_filled_in_order() {
-        let file = std::fs::File::open(file!().replace("backends/", "")).unwrap();
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/sys/preadv.rs");
+        let file = std::fs::File::open(path).unwrap();
         let (mut a, mut b) = ([0; 3], [0; 7]);
         let mut places = [IoSliceMut::new(&mut a), IoSliceMut::new(&mut b)];
         assert_eq!(preadv(file.as_fd(), &mut places, 4).unwrap(), 10);
