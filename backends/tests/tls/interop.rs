@@ -1,14 +1,14 @@
 //! With peers that others have written: rustls, OpenSSL.
 
 use crate::world::{
-    BOTH, CIPHERS, IDENTITY, VERSIONS, World, client, content, pair, plain, provider, reached,
-    server_config, terms,
+    BOTH, CIPHERS, VERSIONS, World, client, content, pair, plain, provider, reached, server_config,
+    terms,
 };
 use aws_lc_rs::digest;
 use bytes::Bytes;
 use lastbyte::{
     CloseOutcome, DriverConfig, Event, Evidence, FileRange, Payload, Pool, Received, RefuseReason,
-    Stage, TlsRole, TlsVersion, Transport, Watch,
+    Stage, TlsCipher, TlsRole, TlsVersion, Transport, Watch,
 };
 use lastbyte_backends::tls::{TlsOptions, TlsTerms};
 use rustls::{ServerConnection, StreamOwned};
@@ -17,6 +17,7 @@ use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 /// Payloads of every kind come out whole, with every stage told, in both
 /// directions, and both ends say that it is over.
@@ -244,47 +245,54 @@ fn openssl_changes_its_keys_and_ours() {
         println!("n/a: there is no openssl here");
         return;
     }
-    for (version, flag) in VERSIONS.into_iter().zip(["-tls1_2", "-tls1_3"]) {
-        let mut world = World::new(BOTH[0]);
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let mut peer = Command::new("openssl")
-            .args(["s_client", "-connect", &address, flag, "-quiet", "-no_ign_eof"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let id = world.attach(listener.accept().unwrap().0);
-        let mut input = peer.stdin.take().unwrap();
-        let mut output = peer.stdout.take().unwrap();
-        input.write_all(b"one\n").unwrap();
-        assert_eq!(world.read(id, 4).0, b"one\n");
-        let lines: &[&[u8]] =
-            if version == TlsVersion::Tls13 { &[b"K\n", b"k\n", b"K\n"] } else { &[] };
-        for (n, command) in lines.iter().enumerate() {
-            // A line of its own, read apart from what follows.
-            input.write_all(command).unwrap();
-            thread::sleep(std::time::Duration::from_millis(300));
-            let line = format!("{n}\n");
-            input.write_all(line.as_bytes()).unwrap();
-            assert_eq!(world.read(id, 2).0, line.as_bytes());
-            let answer = content(20_000);
-            world.driver.submit(id, answer.clone().into(), Watch::ACKED).unwrap();
-            world.until(|events| !reached(events, Stage::Acked).is_empty());
-            let mut got = vec![0; answer.len()];
-            output.read_exact(&mut got).unwrap();
-            assert_eq!(got, answer);
+    for version in VERSIONS {
+        for cipher in CIPHERS {
+            exchange_with_openssl(version, cipher);
         }
-        world.driver.submit(id, b"bye".to_vec().into(), Watch::ACKED).unwrap();
-        drop(input);
-        assert_eq!(world.close(id), CloseOutcome::Graceful);
-        let mut rest = Vec::new();
-        output.read_to_end(&mut rest).unwrap();
-        assert!(rest.ends_with(b"bye"), "{rest:?}");
-        peer.wait().unwrap();
     }
-    assert!(IDENTITY.certificate.contains("CERTIFICATE"));
+}
+
+fn exchange_with_openssl(version: TlsVersion, cipher: TlsCipher) {
+    let provider = provider(&terms(&[version], &[cipher]));
+    let config = DriverConfig::default();
+    let mut world = World::with(plain(BOTH[0]), provider, TlsOptions::default(), &config);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let mut peer = Command::new("openssl")
+        .args(["s_client", "-connect", &address, "-quiet", "-no_ign_eof"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let id = world.attach(listener.accept().unwrap().0);
+    let mut input = peer.stdin.take().unwrap();
+    let mut output = peer.stdout.take().unwrap();
+    input.write_all(b"one\n").unwrap();
+    assert_eq!(world.read(id, 4).0, b"one\n");
+    let commands: &[&[u8]] =
+        if version == TlsVersion::Tls13 { &[b"K\n", b"k\n", b"K\n"] } else { &[] };
+    for (n, command) in commands.iter().enumerate() {
+        // A command counts only if it is read apart from what follows.
+        input.write_all(command).unwrap();
+        thread::sleep(Duration::from_millis(200));
+        let line = format!("{n}\n");
+        input.write_all(line.as_bytes()).unwrap();
+        assert_eq!(world.read(id, 2).0, line.as_bytes(), "{cipher:?}");
+        let answer = content(20_000);
+        world.driver.submit(id, answer.clone().into(), Watch::ACKED).unwrap();
+        world.until(|events| !reached(events, Stage::Acked).is_empty());
+        let mut got = vec![0; answer.len()];
+        output.read_exact(&mut got).unwrap();
+        assert_eq!(got, answer);
+    }
+    world.driver.submit(id, b"bye".to_vec().into(), Watch::ACKED).unwrap();
+    drop(input);
+    assert_eq!(world.close(id), CloseOutcome::Graceful);
+    let mut rest = Vec::new();
+    output.read_to_end(&mut rest).unwrap();
+    assert!(rest.ends_with(b"bye"), "{rest:?}");
+    peer.wait().unwrap();
 }
 
 /// A driver that another thread may have.
@@ -307,7 +315,7 @@ fn a_movable_driver_moves() {
             .try_iter()
             .any(|event| matches!(event, Event::Transfer(c) if c.stage() == Stage::Acked))
         {
-            driver.turn(Some(std::time::Duration::from_millis(10))).unwrap();
+            driver.turn(Some(Duration::from_millis(10))).unwrap();
         }
     });
     let mut got = [0; 9];
