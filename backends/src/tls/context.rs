@@ -30,7 +30,7 @@ impl Context {
             records: Pool::new(MAX_SEALED, KEPT),
             // TLS 1.3 content has its type and padding behind it when opened.
             opened: Pool::new(config.receive_buffer.max(MAX_CONTENT) + 2048, KEPT / 4),
-            receive_buffer: config.receive_buffer,
+            receive_buffer: config.receive_buffer.max(1),
             max_memory: config.max_memory,
             rekey_after,
             outbox: Outbox::default(),

@@ -5,8 +5,8 @@ use super::inbox::Inboxes;
 use super::listener::Listener;
 use super::turning;
 use lastbyte::{
-    AttachOptions, Backend, Counters, Driver, DriverConfig, DriverError, Event, Refused, Socket,
-    event_channel,
+    AttachOptions, Attached, Backend, Counters, Driver, DriverConfig, DriverError, Event, Refused,
+    Socket, TlsRole, event_channel,
 };
 use std::fmt;
 use std::net::TcpListener;
@@ -92,10 +92,30 @@ impl Handle {
         socket: Socket,
         options: &AttachOptions,
     ) -> Result<Connection, Refused<Socket>> {
+        self.attach_by(|driver| driver.attach(socket, options))
+    }
+
+    /// Takes over a connected socket that speaks TLS in this role.
+    ///
+    /// # Errors
+    /// As [`Driver::attach_tls`].
+    pub fn attach_tls(
+        &self,
+        socket: Socket,
+        options: &AttachOptions,
+        role: &TlsRole,
+    ) -> Result<Connection, Refused<Socket>> {
+        self.attach_by(|driver| driver.attach_tls(socket, options, role))
+    }
+
+    fn attach_by(
+        &self,
+        attach: impl FnOnce(&mut dyn Driver) -> Result<Attached, Refused<Socket>>,
+    ) -> Result<Connection, Refused<Socket>> {
         let (received, to_receive) = mpsc::unbounded_channel();
         let (closed, to_close) = oneshot::channel();
         let attached = self.user.with(|turned| {
-            let attached = turned.driver.attach(socket, options)?;
+            let attached = attach(&mut *turned.driver)?;
             turned.inboxes.attached(attached.connection, received, closed);
             Ok(attached)
         })?;

@@ -324,6 +324,45 @@ fn a_movable_driver_moves() {
     turning.join().unwrap();
 }
 
+/// The futures over a driver with TLS, as a client whose server goes without a
+/// word.
+#[cfg(feature = "tokio")]
+#[test]
+fn futures_speak_tls_too() {
+    let backend = lastbyte_backends::tls::TlsBackend::new(
+        plain(BOTH[0]),
+        provider(&TlsTerms::default()),
+        TlsOptions::default(),
+    );
+    let (near, far) = pair();
+    let peer = thread::spawn(move || {
+        let connection = ServerConnection::new(server_config()).unwrap();
+        let mut peer = StreamOwned::new(connection, far);
+        let mut got = vec![0; 50_000];
+        peer.read_exact(&mut got).unwrap();
+        peer.write_all(b"answer").unwrap();
+        got
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let handle =
+            lastbyte_backends::tokio::spawn(&backend, &DriverConfig::default()).expect("spawns");
+        let role = TlsRole::Client { server_name: "localhost".to_owned() };
+        let mut connection =
+            handle.attach_tls(near.into(), &Default::default(), &role).expect("attaches");
+        let mut transfer = connection.send(content(50_000).into(), Watch::ACKED).expect("sends");
+        let acked = transfer.acked().await.expect("is acknowledged");
+        assert_eq!(acked.transport, Transport::UserTls);
+        let mut got = Vec::new();
+        while let Some(data) = connection.receive().await.expect("receives") {
+            got.extend_from_slice(&data);
+        }
+        assert_eq!(got, b"answer");
+        assert!(connection.is_truncated());
+    });
+    assert_eq!(peer.join().unwrap(), content(50_000));
+}
+
 fn tempfile() -> std::fs::File {
     let path = std::env::temp_dir().join(format!("lastbyte-interop-{}", std::process::id()));
     let file =
