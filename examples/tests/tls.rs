@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use tempfile::tempdir;
 
-const BACKENDS: [&str; 2] = ["epoll", "fallback"];
+const BACKENDS: [&str; 3] = ["auto", "epoll", "fallback"];
 
 /// What curl gets from the server, or `None` if there is no curl.
 fn curl(server: &Server, target: &str, arguments: &[&str]) -> Option<Vec<u8>> {

@@ -3,7 +3,7 @@
 use crate::records::{
     ALERT, Crypto, DATA, Fixed, HANDSHAKE, HELLO, KEY_UPDATE, KEY_UPDATE_REQUESTED,
 };
-use crate::world::{BOTH, World, client, content, pair, plain, provider, reached};
+use crate::world::{BACKENDS, World, client, content, pair, plain, provider, reached};
 use lastbyte::{
     BackendKind, CloseOutcome, ConnectionId, DriverConfig, Event, FailReason, Received,
     RefuseReason, Stage, TlsAlert, TlsCipher, TlsFailure, TlsVersion, Watch,
@@ -85,7 +85,7 @@ impl Known {
 
 #[test]
 fn what_is_no_tls_is_refused_with_an_alert() {
-    for kind in BOTH {
+    for &kind in BACKENDS.iter() {
         for garbage in
             [&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..], &[0; 100], &[22, 3, 1, 0, 5, 9, 0, 0, 1, 9]]
         {
@@ -119,7 +119,7 @@ fn what_is_no_tls_is_refused_with_an_alert() {
 fn a_handshake_has_its_time_and_disturbs_nobody() {
     let mut options = TlsOptions::default();
     options.handshake_timeout = Duration::from_millis(300);
-    for kind in BOTH {
+    for &kind in BACKENDS.iter() {
         let provider = provider(&TlsTerms::default());
         let mut world =
             World::with(plain(kind), provider, options.clone(), &DriverConfig::default());
@@ -153,7 +153,7 @@ fn a_handshake_has_its_time_and_disturbs_nobody() {
 
 #[test]
 fn an_end_in_the_handshake_is_told() {
-    let mut world = World::new(BOTH[0]);
+    let mut world = World::new(BackendKind::Epoll);
     let (near, mut far) = pair();
     world.attach(near);
     far.write_all(&[22, 3, 1]).unwrap();
@@ -165,7 +165,7 @@ fn an_end_in_the_handshake_is_told() {
 /// is still sent.
 #[test]
 fn truncation_is_told_apart_from_the_end() {
-    for kind in BOTH {
+    for &kind in BACKENDS.iter() {
         for version in VERSIONS {
             for cut in [0, 10] {
                 let mut known = known(kind, version);
@@ -191,7 +191,7 @@ const VERSIONS: [TlsVersion; 2] = crate::world::VERSIONS;
 #[test]
 fn the_peers_alert_is_named() {
     for version in VERSIONS {
-        let mut known = known(BOTH[0], version);
+        let mut known = known(BackendKind::Epoll, version);
         known.send(ALERT, &[2, 42]);
         known.world.driver.receive(known.id).unwrap();
         let outcome = known.world.outcome();
@@ -204,7 +204,7 @@ fn the_peers_alert_is_named() {
 
 #[test]
 fn records_that_must_not_be_are_answered_by_the_right_alert() {
-    let start = || known(BOTH[0], TlsVersion::Tls13);
+    let start = || known(BackendKind::Epoll, TlsVersion::Tls13);
     // Tampered with.
     let mut known = start();
     let mut record = known.sealing.seal(DATA, b"x");
@@ -258,7 +258,7 @@ fn records_that_must_not_be_are_answered_by_the_right_alert() {
 /// them, or of empty records, ends.
 #[test]
 fn storms_are_bounded() {
-    let mut known = known(BOTH[0], TlsVersion::Tls13);
+    let mut known = known(BackendKind::Epoll, TlsVersion::Tls13);
     let id = known.id;
     for _ in 0..32 {
         known.send(HANDSHAKE, &KEY_UPDATE_REQUESTED);
@@ -279,24 +279,24 @@ fn storms_are_bounded() {
     assert!((1..=32).contains(&answers), "{answers} answers");
     assert!(rest.contains(&(DATA, b"answer".to_vec())));
 
-    let mut storm = self::known(BOTH[0], TlsVersion::Tls13);
+    let mut storm = self::known(BackendKind::Epoll, TlsVersion::Tls13);
     for _ in 0..33 {
         storm.send(HANDSHAKE, &KEY_UPDATE);
         storm.sealing.update();
     }
     storm.expect_violation(TlsAlert::UNEXPECTED_MESSAGE);
-    let mut storm = self::known(BOTH[0], TlsVersion::Tls12);
+    let mut storm = self::known(BackendKind::Epoll, TlsVersion::Tls12);
     for _ in 0..33 {
         storm.send(DATA, b"");
     }
     storm.expect_violation(TlsAlert::UNEXPECTED_MESSAGE);
     // Warnings, and a second handshake.
-    let mut storm = self::known(BOTH[0], TlsVersion::Tls12);
+    let mut storm = self::known(BackendKind::Epoll, TlsVersion::Tls12);
     for _ in 0..5 {
         storm.send(ALERT, &[1, 90]);
     }
     storm.expect_violation(TlsAlert::UNEXPECTED_MESSAGE);
-    let mut insistent = self::known(BOTH[0], TlsVersion::Tls12);
+    let mut insistent = self::known(BackendKind::Epoll, TlsVersion::Tls12);
     insistent.send(HANDSHAKE, &[1, 0, 0, 0]);
     insistent.send(DATA, b"then not");
     let id = insistent.id;
@@ -307,7 +307,7 @@ fn storms_are_bounded() {
 
 #[test]
 fn tiny_records_one_byte_at_a_time_are_understood() {
-    for kind in BOTH {
+    for &kind in BACKENDS.iter() {
         let mut known = known(kind, TlsVersion::Tls13);
         let mut wire = Vec::new();
         for byte in content(300) {
@@ -327,7 +327,7 @@ fn tiny_records_one_byte_at_a_time_are_understood() {
 
 #[test]
 fn a_reset_in_the_middle_fails_what_was_under_way() {
-    for kind in BOTH {
+    for &kind in BACKENDS.iter() {
         let mut known = known(kind, TlsVersion::Tls13);
         let id = known.id;
         for _ in 0..3 {
@@ -352,7 +352,7 @@ fn a_reset_in_the_middle_fails_what_was_under_way() {
 /// Closing does not wait for ever for a peer that does not read.
 #[test]
 fn closing_has_a_deadline() {
-    for kind in BOTH {
+    for &kind in BACKENDS.iter() {
         let mut known = known(kind, TlsVersion::Tls13);
         known.world.driver.submit(known.id, content(30_000_000).into(), Watch::ACKED).unwrap();
         known.world.driver.close(known.id, Duration::from_millis(300)).unwrap();

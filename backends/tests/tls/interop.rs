@@ -1,14 +1,14 @@
 //! With peers that others have written: rustls, OpenSSL.
 
 use crate::world::{
-    BOTH, CIPHERS, VERSIONS, World, client, content, pair, plain, provider, reached, server_config,
-    terms,
+    BACKENDS, CIPHERS, VERSIONS, World, client, content, pair, plain, provider, reached,
+    server_config, terms,
 };
 use aws_lc_rs::digest;
 use bytes::Bytes;
 use lastbyte::{
-    CloseOutcome, DriverConfig, Event, Evidence, FileRange, Payload, Pool, Received, RefuseReason,
-    Stage, TlsCipher, TlsRole, TlsVersion, Transport, Watch,
+    BackendKind, CloseOutcome, DriverConfig, Event, Evidence, FileRange, Payload, Pool, Received,
+    RefuseReason, Stage, TlsCipher, TlsRole, TlsVersion, Transport, Watch,
 };
 use lastbyte_backends::tls::{TlsOptions, TlsTerms};
 use rustls::{ServerConnection, StreamOwned};
@@ -26,7 +26,7 @@ fn every_version_and_cipher_works_on_each_backend() {
     let mut file = tempfile();
     file.write_all(&content(150_000)).unwrap();
     let file: Arc<dyn lastbyte::FileSource> = Arc::new(file);
-    for kind in BOTH {
+    for &kind in BACKENDS.iter() {
         for version in VERSIONS {
             for cipher in CIPHERS {
                 let provider = provider(&terms(&[version], &[cipher]));
@@ -81,7 +81,7 @@ fn every_version_and_cipher_works_on_each_backend() {
 
 #[test]
 fn records_have_no_edges() {
-    for kind in BOTH {
+    for &kind in BACKENDS.iter() {
         for version in VERSIONS {
             let mut world = World::new(kind);
             let (near, far) = pair();
@@ -119,7 +119,7 @@ fn a_quarter_of_a_gibibyte_arrives_as_it_was_sent() {
         sent.update(&body);
     }
     let sent = sent.finish();
-    for kind in BOTH {
+    for &kind in BACKENDS.iter() {
         let mut world = World::new(kind);
         let (near, far) = pair();
         let id = world.attach(near);
@@ -155,7 +155,7 @@ fn a_quarter_of_a_gibibyte_arrives_as_it_was_sent() {
 /// This layer as a client: of a server that sends tickets.
 #[test]
 fn a_client_gets_on_with_a_server() {
-    for kind in BOTH {
+    for &kind in BACKENDS.iter() {
         let mut world = World::new(kind);
         let (near, far) = pair();
         let name = TlsRole::Client { server_name: "localhost".to_owned() };
@@ -189,7 +189,7 @@ fn a_client_gets_on_with_a_server() {
 
 #[test]
 fn a_wrong_name_is_refused_before_anything_is_sent() {
-    let mut world = World::new(BOTH[0]);
+    let mut world = World::new(BackendKind::Epoll);
     let (near, _far) = pair();
     let name = TlsRole::Client { server_name: "not a name".to_owned() };
     let refused = world.driver.attach_tls(near.into(), &Default::default(), &name).unwrap_err();
@@ -197,7 +197,7 @@ fn a_wrong_name_is_refused_before_anything_is_sent() {
     // A driver without TLS refuses too.
     let queue = lastbyte::EventQueue::default();
     let mut driver =
-        plain(BOTH[0]).driver(&DriverConfig::default(), Box::new(queue.sink())).unwrap();
+        plain(BackendKind::Epoll).driver(&DriverConfig::default(), Box::new(queue.sink())).unwrap();
     let refused =
         driver.attach_tls(refused.value, &Default::default(), &TlsRole::Server).unwrap_err();
     assert_eq!(refused.to_string(), "this driver has no TLS");
@@ -205,7 +205,7 @@ fn a_wrong_name_is_refused_before_anything_is_sent() {
 
 #[test]
 fn plain_connections_live_beside_tls() {
-    let mut world = World::new(BOTH[0]);
+    let mut world = World::new(BackendKind::Epoll);
     let (near, mut far) = pair();
     let id = world.attach_as(near, &TlsRole::Plain);
     world.driver.submit(id, b"hello".to_vec().into(), Watch::ACKED).unwrap();
@@ -223,7 +223,8 @@ fn keys_are_changed_in_time() {
     let mut options = TlsOptions::default();
     options.rekey_after = 7;
     let provider = provider(&TlsTerms::default());
-    let mut world = World::with(plain(BOTH[0]), provider, options, &DriverConfig::default());
+    let mut world =
+        World::with(plain(BackendKind::Epoll), provider, options, &DriverConfig::default());
     let (near, far) = pair();
     let id = world.attach(near);
     let peer = thread::spawn(move || {
@@ -255,7 +256,8 @@ fn openssl_changes_its_keys_and_ours() {
 fn exchange_with_openssl(version: TlsVersion, cipher: TlsCipher) {
     let provider = provider(&terms(&[version], &[cipher]));
     let config = DriverConfig::default();
-    let mut world = World::with(plain(BOTH[0]), provider, TlsOptions::default(), &config);
+    let mut world =
+        World::with(plain(BackendKind::Epoll), provider, TlsOptions::default(), &config);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let mut peer = Command::new("openssl")
@@ -299,7 +301,7 @@ fn exchange_with_openssl(version: TlsVersion, cipher: TlsCipher) {
 #[test]
 fn a_movable_driver_moves() {
     let backend = lastbyte_backends::tls::TlsBackend::new(
-        plain(BOTH[0]),
+        plain(BackendKind::Epoll),
         provider(&TlsTerms::default()),
         TlsOptions::default(),
     );
@@ -330,7 +332,7 @@ fn a_movable_driver_moves() {
 #[test]
 fn futures_speak_tls_too() {
     let backend = lastbyte_backends::tls::TlsBackend::new(
-        plain(BOTH[0]),
+        plain(BackendKind::Epoll),
         provider(&TlsTerms::default()),
         TlsOptions::default(),
     );

@@ -12,7 +12,14 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-pub(crate) const BOTH: [BackendKind; 2] = [BackendKind::Epoll, BackendKind::Fallback];
+/// Every backend of this build that this kernel has.
+pub(crate) static BACKENDS: LazyLock<Vec<BackendKind>> = LazyLock::new(|| {
+    let opens = |kind: &BackendKind| {
+        let opened = lastbyte_backends::open(Choice::Only(*kind), &Restrictions::none());
+        opened.inspect_err(|error| println!("n/a: {error}")).is_ok()
+    };
+    lastbyte_backends::BUILT.iter().copied().filter(opens).collect()
+});
 pub(crate) const VERSIONS: [TlsVersion; 2] = [TlsVersion::Tls12, TlsVersion::Tls13];
 pub(crate) const CIPHERS: [TlsCipher; 3] =
     [TlsCipher::Aes128Gcm, TlsCipher::Aes256Gcm, TlsCipher::ChaCha20Poly1305];
