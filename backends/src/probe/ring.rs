@@ -1,6 +1,7 @@
 //! What a ring can be used for, tried on one of a few entries.
 
 use super::{PATIENCE, Pair};
+use crate::ring::FULL;
 use crate::sys::event_fd::EventFd;
 use crate::sys::message::Options;
 use crate::sys::ring::{self, Completion, Interest, ReceiveBuffers, Ring, SendMemory, Wish};
@@ -8,6 +9,7 @@ use crate::sys::timestamping::{self, Wanted};
 use lastbyte::{Pool, StampOf};
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::num::NonZero;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Instant;
 
@@ -30,7 +32,16 @@ pub(super) fn works() -> io::Result<bool> {
         // Linux 5.13 is the first to poll repeatedly.
         return polled.value().and_then(|_| Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)));
     }
+    has_room()?;
     trial.finish(polled)
+}
+
+/// Whether each core can have a driver's ring: `RLIMIT_MEMLOCK` counts rings on
+/// some kernels, all of a user's together. Otherwise the second thread of a
+/// server would be refused what the first one got.
+fn has_room() -> io::Result<()> {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    (0..cores).map(|_| Ring::whole(FULL)).collect::<io::Result<Vec<_>>>().map(drop)
 }
 
 pub(super) fn defers() -> io::Result<bool> {

@@ -10,3 +10,4 @@ mod selector;
 mod tests;
 
 pub(crate) use backend::RingBackend;
+pub(crate) use selector::FULL;

@@ -20,12 +20,10 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Operations that can be started before they have to be submitted.
-const ENTRIES: u32 = 512;
-
-/// Completions that can wait. What is beyond, the kernel keeps for longer, which
-/// is slow, and repeating operations end.
-const COMPLETIONS: u32 = 4096;
+/// The ring of a driver. Operations beyond its entries take a submission more.
+/// Completions beyond its room the kernel keeps for longer, which is slow, and
+/// repeating operations end.
+pub(crate) const FULL: Wish = Wish { entries: 512, completions: 4096, deferred: false };
 
 /// Buffers that the kernel may fill between two turns.
 const BUFFERS: u16 = 256;
@@ -77,7 +75,7 @@ impl RingSelector {
         limit: usize,
     ) -> io::Result<Self> {
         let deferred = bound && uses.deferred;
-        let wish = Wish { entries: ENTRIES, completions: COMPLETIONS, deferred };
+        let wish = Wish { deferred, ..FULL };
         Self::with_queues(config, uses, wish, limit)
     }
 

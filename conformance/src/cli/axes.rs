@@ -45,31 +45,63 @@ const fn axis(restrict: &'static str, lacks: &'static [(Facility, i32)]) -> Axis
     Axis { restrict, lacks, may_lack: &[], of_the_machine: false }
 }
 
+/// All that a ring gives.
+const RING: [Facility; 7] = [
+    Facility::IoUring,
+    Facility::UringTaskrun,
+    Facility::UringAccept,
+    Facility::UringReceive,
+    Facility::UringSend,
+    Facility::UringZeroCopy,
+    Facility::UringTimestamps,
+];
+
+const fn no_ring(errno: i32) -> [(Facility, i32); RING.len()] {
+    let mut lacks = [(Facility::IoUring, errno); RING.len()];
+    let mut n = 0;
+    while n < RING.len() {
+        lacks[n].0 = RING[n];
+        n += 1;
+    }
+    lacks
+}
+
+const fn no_stamps(errno: i32) -> [(Facility, i32); 3] {
+    [
+        (Facility::Timestamps, errno),
+        (Facility::TimestampIdTcp, errno),
+        (Facility::UringTimestamps, errno),
+    ]
+}
+
 const AXES: [Axis; 14] = [
-    axis("seccomp-no-io-uring", &[(Facility::IoUring, libc::EPERM)]),
-    axis("seccomp-no-io-uring-enosys", &[(Facility::IoUring, libc::ENOSYS)]),
+    axis("seccomp-no-io-uring", &no_ring(libc::EPERM)),
+    axis("seccomp-no-io-uring-enosys", &no_ring(libc::ENOSYS)),
     axis("seccomp-no-epoll", &[(Facility::Epoll, libc::EPERM)]),
     axis("seccomp-no-epoll-enosys", &[(Facility::Epoll, libc::ENOSYS)]),
-    axis(
-        "seccomp-no-timestamping",
-        &[(Facility::Timestamps, libc::EPERM), (Facility::TimestampIdTcp, libc::EPERM)],
-    ),
-    axis(
-        "seccomp-no-timestamping-enosys",
-        &[(Facility::Timestamps, libc::ENOSYS), (Facility::TimestampIdTcp, libc::ENOSYS)],
-    ),
+    axis("seccomp-no-timestamping", &no_stamps(libc::EPERM)),
+    axis("seccomp-no-timestamping-enosys", &no_stamps(libc::ENOSYS)),
     axis("seccomp-no-zerocopy", &[(Facility::ZeroCopy, libc::EPERM)]),
     axis("seccomp-no-zerocopy-enosys", &[(Facility::ZeroCopy, libc::ENOSYS)]),
     axis("seccomp-no-tcp-info", &[(Facility::TcpInfo, libc::EPERM)]),
     axis("seccomp-no-kernel-tls", &[(Facility::KernelTls, libc::EPERM)]),
-    Axis {
-        of_the_machine: true,
-        ..axis("io-uring-disabled=2", &[(Facility::IoUring, libc::EPERM)])
-    },
+    Axis { of_the_machine: true, ..axis("io-uring-disabled=2", &no_ring(libc::EPERM)) },
     Axis { of_the_machine: true, may_lack: &[Facility::ZeroCopy], ..axis("optmem-max=4096", &[]) },
     // Rings are charged to it before 5.12 and again on some later kernels.
-    Axis { may_lack: &[Facility::IoUring, Facility::ZeroCopy], ..axis("memlock=65536", &[]) },
+    Axis { may_lack: &MEMLOCK, ..axis("memlock=65536", &[]) },
     axis("rcvbuf=4096", &[]),
+];
+
+/// What may not fit into a small `RLIMIT_MEMLOCK`.
+const MEMLOCK: [Facility; 8] = [
+    Facility::IoUring,
+    Facility::UringTaskrun,
+    Facility::UringAccept,
+    Facility::UringReceive,
+    Facility::UringSend,
+    Facility::UringZeroCopy,
+    Facility::UringTimestamps,
+    Facility::ZeroCopy,
 ];
 
 /// What came of one restriction.

@@ -49,6 +49,24 @@ impl Ring {
     /// `EOPNOTSUPP` if the kernel's rings cannot wait with a time limit (before
     /// Linux 5.11), or could lose completions.
     pub(crate) fn new(mut wish: Wish) -> io::Result<Self> {
+        loop {
+            match Self::whole(wish) {
+                Err(error)
+                    if error.raw_os_error() == Some(libc::ENOMEM) && wish.completions > FEWEST =>
+                {
+                    wish.completions = (wish.completions / 4).max(FEWEST);
+                    wish.entries = wish.entries.min(wish.completions / 2);
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Makes a ring with as many entries as wished for.
+    ///
+    /// # Errors
+    /// As [`Self::new`], and `ENOMEM` if there is no memory for as many.
+    pub(crate) fn whole(wish: Wish) -> io::Result<Self> {
         let mut rungs = LADDER.into_iter().filter(|rung| wish.deferred || !rung.deferred);
         let mut rung = rungs.next().ok_or(io::ErrorKind::InvalidInput)?;
         loop {
@@ -56,12 +74,6 @@ impl Ring {
                 Ok(queues) => return Ok(Self { queues, deferred: rung.deferred }),
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
                     rung = rungs.next().ok_or(error)?;
-                }
-                Err(error)
-                    if error.raw_os_error() == Some(libc::ENOMEM) && wish.completions > FEWEST =>
-                {
-                    wish.completions = (wish.completions / 4).max(FEWEST);
-                    wish.entries = wish.entries.min(wish.completions / 2);
                 }
                 Err(error) => return Err(error),
             }
