@@ -28,8 +28,9 @@ impl Stream {
     }
 
     pub(crate) fn go(&self) -> io::Result<()> {
-        // It hangs up when it has understood.
-        self.say(Purpose::Go)?.read(&mut [0]).map(drop)
+        // It hangs up when it has understood. A ring of this thread's may interrupt
+        // the wait on older kernels, which this call takes for granted.
+        self.say(Purpose::Go)?.read_to_end(&mut Vec::new()).map(drop)
     }
 
     /// What it got, when the stream has ended.
