@@ -10,7 +10,10 @@
 //! ```no_run
 //! use lastbyte_conformance::{Subject, cases, run_case};
 //! use std::time::Duration;
-//! # fn mine() -> std::sync::Arc<dyn lastbyte::Backend> { unimplemented!() }
+//! # fn mine() -> std::sync::Arc<dyn lastbyte::Backend> {
+//! #     let restrictions = lastbyte::Restrictions::none();
+//! #     lastbyte_backends::open(lastbyte::Choice::Auto, &restrictions).expect("auto always opens")
+//! # }
 //! let subject = Subject::new(mine());
 //! for case in cases() {
 //!     let outcome = run_case(&case, &subject, Duration::from_secs(60));

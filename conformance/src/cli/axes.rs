@@ -36,7 +36,7 @@ struct Axis {
     /// Facilities that are lacking then, and why.
     lacks: &'static [(Facility, i32)],
     /// Facilities that may be lacking then, as this kernel accounts for memory.
-    may_lack: &'static [Facility],
+    may_lack: &'static [&'static [Facility]],
     /// Whether it changes a setting of the whole machine for a while.
     of_the_machine: bool,
 }
@@ -86,22 +86,14 @@ const AXES: [Axis; 14] = [
     axis("seccomp-no-tcp-info", &[(Facility::TcpInfo, libc::EPERM)]),
     axis("seccomp-no-kernel-tls", &[(Facility::KernelTls, libc::EPERM)]),
     Axis { of_the_machine: true, ..axis("io-uring-disabled=2", &no_ring(libc::EPERM)) },
-    Axis { of_the_machine: true, may_lack: &[Facility::ZeroCopy], ..axis("optmem-max=4096", &[]) },
+    Axis {
+        of_the_machine: true,
+        may_lack: &[&[Facility::ZeroCopy]],
+        ..axis("optmem-max=4096", &[])
+    },
     // Rings are charged to it before 5.12 and again on some later kernels.
-    Axis { may_lack: &MEMLOCK, ..axis("memlock=65536", &[]) },
+    Axis { may_lack: &[&RING, &[Facility::ZeroCopy]], ..axis("memlock=65536", &[]) },
     axis("rcvbuf=4096", &[]),
-];
-
-/// What may not fit into a small `RLIMIT_MEMLOCK`.
-const MEMLOCK: [Facility; 8] = [
-    Facility::IoUring,
-    Facility::UringTaskrun,
-    Facility::UringAccept,
-    Facility::UringReceive,
-    Facility::UringSend,
-    Facility::UringZeroCopy,
-    Facility::UringTimestamps,
-    Facility::ZeroCopy,
 ];
 
 /// What came of one restriction.
@@ -182,7 +174,7 @@ fn differences(axis: &Axis, usual: &[CapabilityResult], found: &[CapabilityResul
             continue;
         };
         let taken = axis.lacks.iter().find(|(taken, _)| taken.name() == facility);
-        let may_lack = axis.may_lack.iter().any(|may| may.name() == facility);
+        let may_lack = axis.may_lack.iter().copied().flatten().any(|may| may.name() == facility);
         match taken {
             Some((_, errno)) if (&*found.support, found.errno) != ("lacks", Some(*errno)) => {
                 let errno = errno_text(*errno);

@@ -2,7 +2,9 @@
 //!
 //! ```no_run
 //! use lastbyte_conformance::{Subject, cli::{self, Contender}};
-//! # fn mine(_: &lastbyte::Restrictions) -> std::sync::Arc<dyn lastbyte::Backend> { unimplemented!() }
+//! # fn mine(restrictions: &lastbyte::Restrictions) -> std::sync::Arc<dyn lastbyte::Backend> {
+//! #     lastbyte_backends::open(lastbyte::Choice::Auto, restrictions).expect("auto always opens")
+//! # }
 //! fn main() -> std::process::ExitCode {
 //!     let mine = Contender::new("mine", |restrictions| Ok(Subject::new(mine(restrictions))));
 //!     cli::main(&[mine])
