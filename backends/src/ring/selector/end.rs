@@ -1,0 +1,62 @@
+//! Ending what is under way.
+
+use super::RingSelector;
+use crate::sys::ring::NOBODY;
+use lastbyte::Wake;
+use std::time::{Duration, Instant};
+
+/// How long the end of a ring waits for operations to end that have been told
+/// to; what they refer to is leaked after that.
+const LAST_WAIT: Duration = Duration::from_millis(200);
+
+impl RingSelector {
+    /// Waits for the completions of a port that was told to end, but not for
+    /// ever.
+    pub(super) fn enter_until(&mut self, done: impl Fn(&Self) -> bool) {
+        let began = Instant::now();
+        loop {
+            // An error here would show again at the next turn.
+            let entered = self.ring.enter(Some(Duration::from_millis(2)));
+            self.reap();
+            if done(self) || entered.is_err() || began.elapsed() > LAST_WAIT {
+                return;
+            }
+        }
+    }
+
+    /// Tells everything that operations of a port go by to end.
+    pub(super) fn cancel_all(&mut self, place: usize) {
+        let armed: Vec<u64> = self.ports[place].armed().collect();
+        for name in armed {
+            // If there is no room even for that, the ring's end waits for it.
+            drop(self.ring.cancel(name, NOBODY));
+            self.started = true;
+        }
+    }
+
+    /// Forgets a port that nothing is under way for.
+    pub(super) fn forget(&mut self, place: usize) {
+        let port = &self.ports[place];
+        if port.pinned == 0 {
+            self.ports.remove(place);
+        }
+    }
+}
+
+/// Ends everything that is under way. What the kernel does not let go of is
+/// leaked: freed, it could be written to, or sent, with other content.
+impl Drop for RingSelector {
+    fn drop(&mut self) {
+        let places: Vec<usize> = self.ports.iter().map(|(place, _)| place).collect();
+        for place in places {
+            self.ports[place].token = None;
+            self.cancel_all(place);
+        }
+        self.waker.wake();
+        self.enter_until(|selector| selector.in_flight.len() == 0);
+        if self.in_flight.len() > 0 {
+            self.in_flight.leak();
+            std::mem::forget(self.buffers.take());
+        }
+    }
+}

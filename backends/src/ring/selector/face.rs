@@ -1,0 +1,214 @@
+//! What the driver sees.
+
+use super::{NOWHERE, RingSelector};
+use crate::readiness::selector::{Completes, Done, Happening, Ready, Selector};
+use crate::ring::in_flight::Purpose;
+use crate::ring::port::Port;
+use crate::sys::event_fd::EventFd;
+use crate::sys::ring::SendMemory;
+use lastbyte::Wake;
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+impl Selector for RingSelector {
+    fn add(&mut self, fd: BorrowedFd<'_>, token: usize) -> io::Result<()> {
+        let listens = crate::readiness::is_listener(token);
+        let place = self.ports.insert(Port::new(fd.as_raw_fd(), token, listens));
+        if self.places.len() <= token {
+            self.places.resize(token + 1, NOWHERE);
+        }
+        self.places[token] = place;
+        self.mark(place);
+        Ok(())
+    }
+
+    fn remove(&mut self, _: BorrowedFd<'_>, token: usize) {
+        let Some(place) = self.port(token) else { return };
+        // The descriptor is somebody else's from now on, so nothing of ours may
+        // be under way.
+        self.forget_token(token);
+        self.ports[place].token = None;
+        self.cancel_all(place);
+        if self.ports[place].busy > 0 {
+            self.enter_until(|selector| {
+                selector.ports.get(place).is_none_or(|port| port.token.is_some() || port.busy == 0)
+            });
+        } else {
+            self.forget(place);
+        }
+    }
+
+    fn retire(&mut self, stream: TcpStream, token: usize) {
+        let Some(place) = self.port(token) else { return };
+        self.forget_token(token);
+        let port = &mut self.ports[place];
+        port.token = None;
+        if port.busy == 0 {
+            drop(stream);
+            self.forget(place);
+        } else {
+            port.closing = Some(stream);
+            self.closing += 1;
+            self.cancel_all(place);
+        }
+    }
+
+    fn close_retired(&mut self) {
+        if self.closing > 0 {
+            self.enter_until(|selector| selector.closing == 0);
+        }
+    }
+
+    fn want(&mut self, token: usize, input: bool, output: bool) {
+        let Some(place) = self.port(token) else { return };
+        let port = &mut self.ports[place];
+        let changed = port.wants_input != input;
+        let output_changed = std::mem::replace(&mut port.wants_output, output) != output;
+        port.wants_input = input;
+        let input_matters = if port.listens {
+            changed
+        } else {
+            // What receives ahead goes on, asked or not.
+            input && port.input.is_none()
+        };
+        if input_matters || output_changed {
+            self.mark(place);
+        }
+    }
+
+    fn wait(&mut self, wait: Option<Duration>, happened: &mut Vec<Happening>) -> io::Result<()> {
+        self.start_wanted()?;
+        if let Some(event) = self.announced.get() {
+            event.clear();
+        }
+        // With a turn's worth of work at hand, nothing more is fetched.
+        if self.waiting.len() < self.limit {
+            let idle = self.waiting.is_empty() && self.stamps.is_empty();
+            let wait = if idle { wait } else { Some(Duration::ZERO) };
+            if wait != Some(Duration::ZERO) || self.started || self.ring.has_more() {
+                self.started = false;
+                self.ring.enter(wait)?;
+            }
+            self.reap();
+            self.more = self.ring.has_more();
+        }
+        happened.append(&mut self.stamps);
+        let mut left = self.limit;
+        while left > 0 {
+            let Some(happening) = self.waiting.pop_front() else { break };
+            left -= usize::from(!is_stamp(&happening));
+            self.before_yielding(&happening);
+            happened.push(self.as_of_now(happening));
+        }
+        Ok(())
+    }
+
+    fn is_pressed(&self) -> bool {
+        self.started
+            || self.more
+            || !self.waiting.is_empty()
+            || !self.stamps.is_empty()
+            || !self.dirty.is_empty()
+    }
+
+    fn pollable(&self) -> Option<BorrowedFd<'_>> {
+        if self.announced.get().is_none() {
+            let event = EventFd::new().ok()?;
+            self.ring.announce(&event).ok()?;
+            // What came before has not set it.
+            event.set();
+            drop(self.announced.set(event));
+        }
+        self.announced.get().map(EventFd::as_fd)
+    }
+
+    fn waker(&self) -> Arc<dyn Wake> {
+        Arc::clone(&self.waker) as Arc<dyn Wake>
+    }
+
+    fn completes(&self) -> Completes {
+        Completes {
+            sends: self.uses.sends,
+            zero_copy_sends: self.uses.zero_copy_sends,
+            receives: self.buffers.is_some(),
+            accepts: self.uses.accepts,
+        }
+    }
+
+    fn send(&mut self, token: usize, memory: SendMemory, zero_copy: bool) {
+        let Some(place) = self.port(token) else { return };
+        let port = &mut self.ports[place];
+        port.busy += 1;
+        let (fd, call) = (port.fd, port.zero_copies);
+        let purpose = if zero_copy { Purpose::SendZeroCopy { call } } else { Purpose::Send };
+        let name = self.in_flight.start(place, purpose, Some(memory));
+        self.started = true;
+        let Some(memory) = self.in_flight.memory(name) else { return };
+        if self.ring.send(fd, memory, zero_copy, name).is_err() {
+            // No room, not even after a submission: as if the socket had none.
+            self.ports[place].busy -= 1;
+            if let Some(memory) = self.in_flight.withdraw(name) {
+                let result = Err(io::ErrorKind::WouldBlock.into());
+                let done = Done::Sent { memory, result };
+                self.waiting.push_back(Happening::Done { token, done });
+            }
+        }
+    }
+
+    fn stop_accepting(&mut self, token: usize) -> Vec<TcpStream> {
+        let Some(place) = self.port(token) else { return Vec::new() };
+        self.ports[place].wants_input = false;
+        if let Some(input) = self.ports[place].input {
+            drop(self.cancel_input(place, input));
+            self.enter_until(|selector| {
+                selector.ports.get(place).is_none_or(|port| port.input.is_none())
+            });
+        }
+        let mut accepted = Vec::new();
+        for happening in std::mem::take(&mut self.waiting) {
+            match happening {
+                Happening::Done { token: of, done: Done::Accepted(stream) } if of == token => {
+                    accepted.push(stream);
+                }
+                other => self.waiting.push_back(other),
+            }
+        }
+        accepted
+    }
+}
+
+impl RingSelector {
+    /// What a happening means now that later ones may have come: a socket that
+    /// the kernel receives from must not be read.
+    fn as_of_now(&self, happening: Happening) -> Happening {
+        match happening {
+            Happening::Ready(ready) => {
+                let place = self.places.get(ready.token).copied().unwrap_or(NOWHERE);
+                let receiving = self.ports.get(place).is_some_and(Port::is_receiving);
+                if receiving {
+                    let error = ready.error || ready.read_closed;
+                    Happening::Ready(Ready { readable: false, read_closed: false, error, ..ready })
+                } else {
+                    Happening::Ready(ready)
+                }
+            }
+            done @ Happening::Done { .. } => done,
+        }
+    }
+
+    /// What came of a send has to be known before its stamps.
+    fn before_yielding(&mut self, happening: &Happening) {
+        if let Happening::Done { token, done: Done::Sent { .. } } = happening
+            && let Some(place) = self.port(*token)
+        {
+            self.ports[place].sent_waits = false;
+        }
+    }
+}
+
+fn is_stamp(happening: &Happening) -> bool {
+    matches!(happening, Happening::Done { done: Done::Stamped(_), .. })
+}

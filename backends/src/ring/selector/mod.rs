@@ -1,0 +1,143 @@
+//! A selector that does not only wait: it accepts, receives, sends, and takes
+//! stamps, in one call a turn.
+
+mod arm;
+mod end;
+mod face;
+mod reap;
+mod waker;
+
+use super::in_flight::InFlight;
+use super::port::Port;
+use crate::facilities::RingUse;
+use crate::readiness::selector::Happening;
+use crate::sys::event_fd::EventFd;
+use crate::sys::ring::{ReceiveBuffers, Ring, SendMemory, Wish};
+use lastbyte::{DriverConfig, Pool};
+use slab::Slab;
+use std::cell::OnceCell;
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use waker::EventWaker;
+
+/// The ring of a driver. Operations beyond its entries take a submission more.
+/// Completions beyond its room the kernel keeps for longer, which is slow, and
+/// repeating operations end.
+pub(crate) const FULL: Wish = Wish { entries: 512, completions: 4096, deferred: false };
+
+/// Buffers that the kernel may fill between two turns.
+const BUFFERS: u16 = 256;
+
+/// Where a token that is not known has its port.
+const NOWHERE: usize = usize::MAX;
+
+pub(crate) struct RingSelector {
+    ring: Ring,
+    uses: RingUse,
+    in_flight: InFlight<SendMemory>,
+    ports: Slab<Port>,
+    /// The port of each token.
+    places: Vec<usize>,
+    /// Ports that want something else than before.
+    dirty: Vec<usize>,
+    /// Retired ports whose connections are still open.
+    closing: usize,
+    /// What has happened and was not told.
+    waiting: VecDeque<Happening>,
+    /// Stamps that need not wait, and must not: whoever looks at a socket has to
+    /// know of all that were taken before. So has who reads the error queue,
+    /// where later ones are.
+    stamps: Vec<Happening>,
+    /// Happenings that one wait yields at the most; stamps do not count.
+    limit: usize,
+    /// After the ring, which must be closed before.
+    buffers: Option<ReceiveBuffers>,
+    waker: Arc<EventWaker>,
+    listens_to_waker: bool,
+    /// Something was started that the kernel has not been told of.
+    started: bool,
+    /// The kernel had more to say than was there to be taken out.
+    more: bool,
+    /// Set by the kernel when a turn is due, once somebody has asked for it.
+    announced: OnceCell<EventFd>,
+}
+
+impl RingSelector {
+    /// A ring for `config`, `bound` to the calling thread or not.
+    pub(crate) fn new(
+        config: &DriverConfig,
+        uses: RingUse,
+        bound: bool,
+        limit: usize,
+    ) -> io::Result<Self> {
+        let deferred = bound && uses.deferred;
+        let wish = Wish { deferred, ..FULL };
+        Self::with_queues(config, uses, wish, limit)
+    }
+
+    /// The same with queues of these sizes.
+    pub(super) fn with_queues(
+        config: &DriverConfig,
+        mut uses: RingUse,
+        wish: Wish,
+        limit: usize,
+    ) -> io::Result<Self> {
+        let mut ring = Ring::new(wish)?;
+        uses.stamps &= ring.is_wide();
+        let buffers = if uses.receives {
+            let pool = Pool::new(config.receive_buffer.max(1), usize::from(BUFFERS));
+            Some(ReceiveBuffers::register(&mut ring, &pool, BUFFERS)?)
+        } else {
+            None
+        };
+        Ok(Self {
+            ring,
+            uses,
+            in_flight: InFlight::new(),
+            ports: Slab::new(),
+            places: Vec::new(),
+            dirty: Vec::new(),
+            closing: 0,
+            waiting: VecDeque::new(),
+            stamps: Vec::new(),
+            limit,
+            buffers,
+            waker: Arc::new(EventWaker::new()?),
+            listens_to_waker: false,
+            started: false,
+            more: false,
+            announced: OnceCell::new(),
+        })
+    }
+
+    fn port(&mut self, token: usize) -> Option<usize> {
+        self.places.get(token).copied().filter(|&place| place != NOWHERE)
+    }
+
+    /// Nobody hears under this name any more, until it names somebody else, who
+    /// must not hear what was meant for the one before.
+    fn forget_token(&mut self, token: usize) {
+        self.places[token] = NOWHERE;
+        self.waiting.retain(|happening| happening.token() != token);
+        self.stamps.retain(|happening| happening.token() != token);
+    }
+
+    fn mark(&mut self, place: usize) {
+        if let Some(port) = self.ports.get_mut(place)
+            && !std::mem::replace(&mut port.is_dirty, true)
+        {
+            self.dirty.push(place);
+        }
+    }
+}
+
+impl std::fmt::Debug for RingSelector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RingSelector")
+            .field("ring", &self.ring)
+            .field("uses", &self.uses)
+            .field("in_flight", &self.in_flight.len())
+            .finish_non_exhaustive()
+    }
+}
