@@ -23,6 +23,7 @@ pub(crate) struct RingUse {
     pub(crate) sends: bool,
     pub(crate) zero_copy_sends: bool,
     pub(crate) stamps: bool,
+    pub(crate) fixed_buffers: bool,
 }
 
 impl Facilities {
@@ -53,6 +54,7 @@ impl Facilities {
                 receives: ring(Facility::UringReceive),
                 sends: ring(Facility::UringSend),
                 zero_copy_sends,
+                fixed_buffers: zero_copy_sends && ring(Facility::UringFixedBuffers),
                 // Where zero copy is notified of in the error queue, that has to
                 // be read anyway, and has one reader.
                 stamps: timestamps

@@ -20,10 +20,12 @@ fn main() {
         (BackendKind::IoUring, ""),
         (BackendKind::IoUring, "uring-taskrun,uring-accept"),
         (BackendKind::IoUring, "uring-receive,uring-timestamps"),
+        (BackendKind::IoUring, "uring-fixed-buffers"),
         (BackendKind::IoUring, "uring-send,uring-zerocopy"),
         (
             BackendKind::IoUring,
-            "uring-taskrun,uring-accept,uring-receive,uring-send,uring-zerocopy,uring-timestamps",
+            "uring-taskrun,uring-accept,uring-receive,uring-send,uring-zerocopy,uring-timestamps,\
+             uring-fixed-buffers",
         ),
         (BackendKind::IoUring, "timestamps"),
         (BackendKind::IoUring, "zerocopy,sendfile"),

@@ -39,11 +39,13 @@ pub enum Facility {
     UringZeroCopy,
     /// Timestamps as completions (`SOCKET_URING_OP_TX_TIMESTAMP`).
     UringTimestamps,
+    /// Zero copy by `io_uring` out of memory that was pinned once for all.
+    UringFixedBuffers,
 }
 
 impl Facility {
     /// Every facility, in the order of reports.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Epoll,
         Self::IoUring,
         Self::Timestamps,
@@ -60,6 +62,7 @@ impl Facility {
         Self::UringSend,
         Self::UringZeroCopy,
         Self::UringTimestamps,
+        Self::UringFixedBuffers,
     ];
 
     /// The name used in reports, options and `LASTBYTE_DISABLE`.
@@ -82,6 +85,7 @@ impl Facility {
             Self::UringSend => "uring-send",
             Self::UringZeroCopy => "uring-zerocopy",
             Self::UringTimestamps => "uring-timestamps",
+            Self::UringFixedBuffers => "uring-fixed-buffers",
         }
     }
 
@@ -105,6 +109,7 @@ impl Facility {
             Self::UringSend => "the io_uring backend sends by system calls",
             Self::UringZeroCopy => "the io_uring backend sends by MSG_ZEROCOPY calls",
             Self::UringTimestamps => "the io_uring backend reads stamps from the error queue",
+            Self::UringFixedBuffers => "pooled payloads are pinned each time they are sent",
         }
     }
 }
@@ -174,16 +179,16 @@ pub struct Capability {
 impl fmt::Display for Capability {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.support {
-            Support::Have => write!(f, "{:<17} have", self.facility),
+            Support::Have => write!(f, "{:<19} have", self.facility),
             Support::Lack { errno, what } => {
-                write!(f, "{:<17} lacks: {what}", self.facility)?;
+                write!(f, "{:<19} lacks: {what}", self.facility)?;
                 if let Some(errno) = errno {
                     write!(f, ": {}", std::io::Error::from_raw_os_error(*errno))?;
                 }
                 write!(f, "; {}", self.facility.effect_of_lack())
             }
             Support::Disabled => {
-                write!(f, "{:<17} disabled; {}", self.facility, self.facility.effect_of_lack())
+                write!(f, "{:<19} disabled; {}", self.facility, self.facility.effect_of_lack())
             }
         }
     }

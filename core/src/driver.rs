@@ -1,8 +1,8 @@
 //! The interface between a backend and its users.
 
 use crate::{
-    BackendKind, CompletionSink, ConnectionId, ListenerId, Method, Payload, RefuseReason, Refused,
-    Report, Socket, Time, TlsRole, TransferId, Watch,
+    BackendKind, CompletionSink, ConnectionId, ListenerId, Method, NotRegistered, Payload, Pool,
+    RefuseReason, Refused, Report, Socket, Time, TlsRole, TransferId, Watch,
 };
 use std::fmt;
 use std::net::TcpListener;
@@ -91,6 +91,35 @@ pub trait Driver: fmt::Debug {
                 RefuseReason::Unsupported { what: "this driver has no TLS" },
             )),
         }
+    }
+
+    /// Has the kernel pin the memory of a [contiguous](Pool::contiguous) pool once
+    /// for all, so that a buffer of it that goes by zero copy is not pinned, nor
+    /// counted against the limit on locked memory, each time. The memory stays
+    /// pinned, and allocated, until [`Self::unregister`] or the driver's end.
+    /// What stages mean is the same with and without.
+    ///
+    /// ```no_run
+    /// # fn example(driver: &mut dyn lastbyte::Driver) {
+    /// let pool = lastbyte::Pool::contiguous(64 << 10, 256);
+    /// if let Err(why) = driver.register(&pool) {
+    ///     eprintln!("each buffer will be pinned as it is sent: {why}");
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// If it cannot be had, or not for this pool; the pool can be used all the
+    /// same. This default never can.
+    fn register(&mut self, pool: &Pool) -> Result<(), NotRegistered> {
+        let _ = pool;
+        Err(NotRegistered::Unsupported)
+    }
+
+    /// Takes [`Self::register`] back. Buffers that are being sent stay pinned
+    /// until they are released.
+    fn unregister(&mut self, pool: &Pool) {
+        let _ = pool;
     }
 
     /// Sends `payload` behind everything submitted before. What the socket
@@ -342,6 +371,10 @@ pub struct Counters {
     pub stamps_undated: u64,
     /// Zero-copy sends that the kernel had no room for and that were copied.
     pub zero_copy_no_room: u64,
+    /// Bytes of memory registered with the kernel now ([`Driver::register`]).
+    pub registered_bytes: u64,
+    /// Bytes that the kernel was asked to send out of registered memory.
+    pub sent_registered_bytes: u64,
     /// Bytes of ciphertext that were sealed in user space and are not yet
     /// released by the kernel, now.
     pub ciphertext_bytes: u64,

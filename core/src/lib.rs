@@ -17,6 +17,7 @@
 
 #![forbid(unsafe_code)]
 
+mod arena;
 mod capability;
 mod completion;
 mod driver;
@@ -30,6 +31,7 @@ mod payload;
 mod pool;
 mod record_map;
 mod refused;
+mod registration;
 mod select;
 mod sink;
 mod stage;
@@ -39,6 +41,7 @@ mod tls_alert;
 mod tls_failure;
 mod zero_copy;
 
+pub use arena::Arena;
 pub use capability::{Capability, Facility, Report, Support, UnknownFacility};
 pub use completion::{Completion, FailReason, Failure, Memory, Reached};
 pub use driver::{
@@ -55,6 +58,7 @@ pub use payload::{FileRange, FileSource, Part, Payload, Segment};
 pub use pool::{Pool, PooledBuf};
 pub use record_map::{RecordKind, RecordMap};
 pub use refused::{Limit, RefuseReason, Refused};
+pub use registration::NotRegistered;
 pub use select::{
     BackendKind, Choice, Restrictions, UnknownBackend, Unsatisfied, select, why_not_ring,
 };

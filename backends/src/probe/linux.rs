@@ -45,6 +45,10 @@ pub(super) fn attempt(facility: Facility, pair: &mut Option<Pair>) -> Support {
         Facility::UringTimestamps => {
             ("SOCKET_URING_OP_TX_TIMESTAMP", connect().and_then(ring::takes_stamps))
         }
+        Facility::UringFixedBuffers => (
+            "IORING_OP_SENDMSG_ZC out of registered memory",
+            connect().and_then(ring::sends_registered),
+        ),
         Facility::SealedMemory => ("a sealed memfd", SealedMemory::new(b"x").map(|_| true)),
         Facility::KernelTls => ("TCP_ULP \"tls\"", connect().and_then(kernel_tls)),
         Facility::Timestamps => ("SO_TIMESTAMPING on TCP", on(pair, timestamps)),

@@ -4,7 +4,9 @@ use super::{PATIENCE, Pair};
 use crate::ring::FULL;
 use crate::sys::event_fd::EventFd;
 use crate::sys::message::Options;
-use crate::sys::ring::{self, Completion, Interest, ReceiveBuffers, Ring, SendMemory, Wish};
+use crate::sys::ring::{
+    self, Completion, Interest, ReceiveBuffers, Registered, Ring, SendMemory, Way, Wish,
+};
 use crate::sys::timestamping::{self, Wanted};
 use lastbyte::{Pool, StampOf};
 use std::io::{self, Write};
@@ -87,20 +89,34 @@ pub(super) fn receives(mut pair: Pair) -> io::Result<bool> {
 
 pub(super) fn sends(pair: Pair) -> io::Result<bool> {
     let mut trial = Trial::new(false)?;
-    let sent = trial.send(&pair, false, Options::PLAIN)?;
+    let sent = trial.send(&pair, Way::Copied, Options::PLAIN)?;
     Ok(sent.map(|sent| sent.value()).transpose()? == Some(1))
 }
 
 pub(super) fn sends_zero_copy(pair: Pair) -> io::Result<bool> {
     let mut trial = Trial::new(false)?;
-    let Some(sent) = trial.send(&pair, true, Options::PLAIN)? else { return Ok(false) };
-    if !sent.more() {
-        return sent.value().map(|_| false);
+    let sent = trial.send(&pair, Way::Pinned, Options::PLAIN);
+    trial.is_done_with(sent)
+}
+
+pub(super) fn sends_registered(pair: Pair) -> io::Result<bool> {
+    let mut trial = Trial::new(false)?;
+    let pool = Pool::contiguous(64, 1);
+    let arena = pool.arena().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut registered = Registered::default();
+    registered.add(&trial.ring, arena)?;
+    let mut buffer = pool.take();
+    buffer.fill_from(b"u");
+    let mut memory = SendMemory::new();
+    memory.fill([&buffer[..]].into_iter(), Options::PLAIN);
+    let place = registered.place_of(&memory).ok_or(io::ErrorKind::AddrNotAvailable)?;
+    let sent = trial.send_memory(&pair, memory, Way::Registered(place));
+    let done = trial.is_done_with(sent);
+    if !matches!(done, Ok(true)) {
+        // The kernel may read it until the peer has it.
+        std::mem::forget(buffer);
     }
-    let notified = trial.first(Completion::is_notification)?;
-    // How it is known whether the kernel copied is known from the flag's being
-    // taken at all.
-    Ok(sent.value()? == 1 && notified.is_some())
+    done
 }
 
 pub(super) fn takes_stamps(pair: Pair) -> io::Result<bool> {
@@ -113,7 +129,7 @@ pub(super) fn takes_stamps(pair: Pair) -> io::Result<bool> {
     trial.ring.stamps(near.as_raw_fd(), NAME + 1)?;
     let stamps = Wanted { acked: true, transmitted: false };
     let options = Options { stamps, end_of_record: true, ..Options::PLAIN };
-    trial.send(&pair, false, options)?;
+    trial.send(&pair, Way::Copied, options)?;
     let stamped = trial.first(|completion| completion.name == NAME + 1)?;
     if let Some(stamped) = stamped.filter(|stamped| !stamped.more()) {
         return stamped.value().map(|_| false);
@@ -131,22 +147,39 @@ impl Trial {
     }
 
     /// Sends a byte, and says what the kernel said of that.
-    fn send(
-        &mut self,
-        pair: &Pair,
-        zero_copy: bool,
-        options: Options,
-    ) -> io::Result<Option<Completion>> {
+    fn send(&mut self, pair: &Pair, way: Way, options: Options) -> io::Result<Option<Completion>> {
         /// Static, because the kernel may read it until the peer has it.
         static BYTE: [u8; 1] = [b'u'];
         let mut memory = SendMemory::new();
         memory.fill([&BYTE[..]].into_iter(), options);
-        self.ring.send(pair.near.as_raw_fd(), &memory, zero_copy, NAME)?;
+        self.send_memory(pair, memory, way)
+    }
+
+    fn send_memory(
+        &mut self,
+        pair: &Pair,
+        memory: SendMemory,
+        way: Way,
+    ) -> io::Result<Option<Completion>> {
+        self.ring.send(pair.near.as_raw_fd(), &memory, way, NAME)?;
         let sent = self.first(|completion| completion.name == NAME);
         if !matches!(sent, Ok(Some(_))) {
             std::mem::forget(memory);
         }
         sent
+    }
+
+    /// Whether a zero-copy send has sent its byte, and the kernel says that it is
+    /// done with it.
+    fn is_done_with(&mut self, sent: io::Result<Option<Completion>>) -> io::Result<bool> {
+        let Some(sent) = sent? else { return Ok(false) };
+        if !sent.more() {
+            return sent.value().map(|_| false);
+        }
+        let notified = self.first(Completion::is_notification)?;
+        // How it is known whether the kernel copied is known from the flag's
+        // being taken at all.
+        Ok(sent.value()? == 1 && notified.is_some())
     }
 
     /// Ends the operation that `began` tells of, if it goes on; it was to.

@@ -7,8 +7,8 @@ use super::selector::{Done, Happening, Selector};
 use crate::facilities::Facilities;
 use lastbyte::{
     AttachOptions, Attached, CompletionSink, ConnectionId, Counters, Driver, DriverConfig,
-    DriverError, FailReason, Limit, ListenerId, Moment, Payload, RefuseReason, Refused, Socket,
-    Time, TransferId, Turn, Wake, Watch,
+    DriverError, FailReason, Limit, ListenerId, Moment, NotRegistered, Payload, Pool, RefuseReason,
+    Refused, Socket, Time, TransferId, Turn, Wake, Watch,
 };
 use slab::Slab;
 use std::cell::Cell;
@@ -312,6 +312,16 @@ impl<S: Selector, K: CompletionSink> Driver for ReadinessDriver<S, K> {
         }
     }
 
+    fn register(&mut self, pool: &Pool) -> Result<(), NotRegistered> {
+        self.selector.register(pool.arena().ok_or(NotRegistered::NotContiguous)?)
+    }
+
+    fn unregister(&mut self, pool: &Pool) {
+        if let Some(arena) = pool.arena() {
+            self.selector.unregister(arena);
+        }
+    }
+
     fn submit(
         &mut self,
         connection: ConnectionId,
@@ -392,7 +402,9 @@ impl<S: Selector, K: CompletionSink> Driver for ReadinessDriver<S, K> {
     }
 
     fn counters(&self) -> Counters {
-        self.cx.outbox.counters
+        let mut counters = self.cx.outbox.counters;
+        self.selector.count(&mut counters);
+        counters
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a driver needs of the operating system's selector.
 
 use crate::sys::ring::SendMemory;
-use lastbyte::{PooledBuf, Stamp, Wake};
+use lastbyte::{Arena, Counters, NotRegistered, PooledBuf, Stamp, Wake};
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -114,6 +114,17 @@ pub(crate) trait Selector: std::fmt::Debug {
     fn send(&mut self, _: usize, memory: SendMemory, _zero_copy: bool) {
         debug_assert!(false, "this selector does not send {memory:?}");
     }
+
+    /// Has the kernel pin memory that sends are made from.
+    fn register(&mut self, _: &Arena) -> Result<(), NotRegistered> {
+        Err(NotRegistered::Unsupported)
+    }
+
+    /// Has the kernel pin it no longer, but for what is being sent.
+    fn unregister(&mut self, _: &Arena) {}
+
+    /// Adds to `counters` what it alone knows.
+    fn count(&self, _: &mut Counters) {}
 
     /// Stops accepting, and gives the connections that were accepted already.
     fn stop_accepting(&mut self, _: usize) -> Vec<TcpStream> {

@@ -5,8 +5,8 @@ use super::context::Context;
 use super::handshake::TlsProvider;
 use lastbyte::{
     AttachOptions, Attached, CompletionSink, ConnectionId, Counters, Driver, DriverError, Event,
-    Limit, ListenerId, Payload, RefuseReason, Refused, Socket, Time, TlsRole, TransferId, Turn,
-    Wake, Watch,
+    Limit, ListenerId, NotRegistered, Payload, Pool, RefuseReason, Refused, Socket, Time, TlsRole,
+    TransferId, Turn, Wake, Watch,
 };
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
@@ -292,6 +292,14 @@ impl<I: Inner, K: CompletionSink> Driver for TlsDriver<I, K> {
         connections[slot] = Some(Box::new(Connection::new(id, handshake, options, by)));
         self.with(id, Connection::start);
         Ok(attached)
+    }
+
+    fn register(&mut self, pool: &Pool) -> Result<(), NotRegistered> {
+        self.inner.get_mut().register(pool)
+    }
+
+    fn unregister(&mut self, pool: &Pool) {
+        self.inner.get_mut().unregister(pool);
     }
 
     fn submit(

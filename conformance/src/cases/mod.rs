@@ -10,6 +10,8 @@ mod c04_nothing_lost;
 mod c05_memory;
 #[cfg(target_os = "linux")]
 mod c05_memory_elsewhere;
+#[cfg(target_os = "linux")]
+mod c05_registered_memory;
 mod c06_time;
 mod c07_refusal;
 mod c08_degradation;
@@ -40,6 +42,8 @@ pub fn cases() -> Vec<Case> {
         c05_memory::cases(),
         #[cfg(target_os = "linux")]
         c05_memory_elsewhere::cases(),
+        #[cfg(target_os = "linux")]
+        c05_registered_memory::cases(),
         c06_time::cases(),
         c07_refusal::cases(),
         c08_degradation::cases(),

@@ -46,7 +46,7 @@ const fn axis(restrict: &'static str, lacks: &'static [(Facility, i32)]) -> Axis
 }
 
 /// All that a ring gives.
-const RING: [Facility; 7] = [
+const RING: [Facility; 8] = [
     Facility::IoUring,
     Facility::UringTaskrun,
     Facility::UringAccept,
@@ -54,6 +54,7 @@ const RING: [Facility; 7] = [
     Facility::UringSend,
     Facility::UringZeroCopy,
     Facility::UringTimestamps,
+    Facility::UringFixedBuffers,
 ];
 
 const fn no_ring(errno: i32) -> [(Facility, i32); RING.len()] {

@@ -12,7 +12,7 @@ const LAST_WAIT: Duration = Duration::from_millis(200);
 impl RingSelector {
     /// Waits for the completions of a port that was told to end, but not for
     /// ever.
-    pub(super) fn enter_until(&mut self, done: impl Fn(&Self) -> bool) {
+    pub(super) fn enter_until(&mut self, done: impl Fn(&mut Self) -> bool) {
         let began = Instant::now();
         loop {
             // An error here would show again at the next turn.

@@ -5,8 +5,8 @@ use crate::readiness::selector::{Completes, Done, Happening, Ready, Selector};
 use crate::ring::in_flight::Purpose;
 use crate::ring::port::Port;
 use crate::sys::event_fd::EventFd;
-use crate::sys::ring::SendMemory;
-use lastbyte::Wake;
+use crate::sys::ring::{PLACES, SendMemory, Way};
+use lastbyte::{Arena, Counters, NotRegistered, Wake};
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -147,7 +147,15 @@ impl Selector for RingSelector {
         let name = self.in_flight.start(place, purpose, Some(memory));
         self.started = true;
         let Some(memory) = self.in_flight.memory(name) else { return };
-        if self.ring.send(fd, memory, zero_copy, name).is_err() {
+        let way = if !zero_copy {
+            Way::Copied
+        } else if let Some(place) = self.registered.place_of(memory) {
+            self.sent_registered += memory.len();
+            Way::Registered(place)
+        } else {
+            Way::Pinned
+        };
+        if self.ring.send(fd, memory, way, name).is_err() {
             // No room, not even after a submission: as if the socket had none.
             self.ports[place].busy -= 1;
             if let Some(memory) = self.in_flight.withdraw(name) {
@@ -156,6 +164,39 @@ impl Selector for RingSelector {
                 self.waiting.push_back(Happening::Done { token, done });
             }
         }
+    }
+
+    fn register(&mut self, arena: &Arena) -> Result<(), NotRegistered> {
+        if !self.uses.fixed_buffers {
+            return Err(NotRegistered::Unsupported);
+        }
+        if arena.is_empty() || self.registered.has(arena) {
+            return Ok(());
+        }
+        let system = |errno| NotRegistered::System { bytes: arena.len(), errno };
+        self.registered.add(&self.ring, arena).map_err(|error| match error.raw_os_error() {
+            Some(libc::ENOSPC) => NotRegistered::TooMany { allowed: usize::from(PLACES) },
+            errno => system(errno.unwrap_or(0)),
+        })
+    }
+
+    fn unregister(&mut self, arena: &Arena) {
+        if !self.registered.has(arena) {
+            return;
+        }
+        // What was started and not handed over goes by its place in the table.
+        if !self.ring.has_handed_over() {
+            self.enter_until(|selector| selector.ring.has_handed_over());
+        }
+        if self.ring.has_handed_over() {
+            // If the kernel keeps it, so is it kept.
+            drop(self.registered.remove(&self.ring, arena));
+        }
+    }
+
+    fn count(&self, counters: &mut Counters) {
+        counters.registered_bytes = self.registered.bytes();
+        counters.sent_registered_bytes = self.sent_registered;
     }
 
     fn stop_accepting(&mut self, token: usize) -> Vec<TcpStream> {

@@ -12,7 +12,7 @@ use super::port::Port;
 use crate::facilities::RingUse;
 use crate::readiness::selector::Happening;
 use crate::sys::event_fd::EventFd;
-use crate::sys::ring::{ReceiveBuffers, Ring, SendMemory, Wish};
+use crate::sys::ring::{ReceiveBuffers, Registered, Ring, SendMemory, Wish};
 use lastbyte::{DriverConfig, Pool};
 use slab::Slab;
 use std::cell::OnceCell;
@@ -53,6 +53,10 @@ pub(crate) struct RingSelector {
     limit: usize,
     /// After the ring, which must be closed before.
     buffers: Option<ReceiveBuffers>,
+    /// As the buffers.
+    registered: Registered,
+    /// Bytes that were to be sent out of it.
+    sent_registered: u64,
     waker: Arc<EventWaker>,
     listens_to_waker: bool,
     /// Something was started that the kernel has not been told of.
@@ -103,6 +107,8 @@ impl RingSelector {
             stamps: Vec::new(),
             limit,
             buffers,
+            registered: Registered::default(),
+            sent_registered: 0,
             waker: Arc::new(EventWaker::new()?),
             listens_to_waker: false,
             started: false,

@@ -1,7 +1,7 @@
 //! Buffers that the kernel fills with input (`io_uring_register_buf_ring(3)`,
 //! Linux 5.19).
 
-use super::{Queues, Ring};
+use super::Ring;
 use io_uring::types::BufRingEntry;
 use lastbyte::{Pool, PooledBuf};
 use std::io;
@@ -28,10 +28,7 @@ impl ReceiveBuffers {
         let count = count.clamp(1, 1 << 15).next_power_of_two();
         let entries = Mapping::new(usize::from(count))?;
         let address = entries.start.as_ptr() as u64;
-        let submitter = match &ring.queues {
-            Queues::Wide(ring, _) => ring.submitter(),
-            Queues::Narrow(ring) => ring.submitter(),
-        };
+        let submitter = ring.submitter();
         // SAFETY: `address` is a mapping of `count` entries, aligned to a page.
         // It is unmapped when `self` is dropped, which its owner does only after
         // every receive has ended, and otherwise leaks it.

@@ -4,16 +4,18 @@
 mod buffers;
 mod last_slot;
 mod operations;
+mod registered;
 mod send;
 mod set_up;
 
 pub(crate) use buffers::ReceiveBuffers;
-pub(crate) use operations::{Interest, accepted, stamp};
+pub(crate) use operations::{Interest, Way, accepted, stamp};
+pub(crate) use registered::{PLACES, Registered};
 pub(crate) use send::SendMemory;
 pub(crate) use set_up::Wish;
 
 use crate::sys::event_fd::EventFd;
-use io_uring::{IoUring, cqueue, squeue, types};
+use io_uring::{IoUring, Submitter, cqueue, squeue, types};
 use last_slot::LastSlot;
 use std::io;
 use std::time::Duration;
@@ -103,11 +105,20 @@ impl Ring {
         })
     }
 
+    fn submitter(&self) -> Submitter<'_> {
+        with!(&self.queues, ring => ring.submitter())
+    }
+
     /// Has `event` set whenever there is something to enter or to reap for. A
     /// deferred ring's own descriptor does not tell of work that waits for its
     /// thread (`io_uring/io_uring.c`, `io_req_local_work_add`).
     pub(crate) fn announce(&self, event: &EventFd) -> io::Result<()> {
-        with!(&self.queues, ring => ring.submitter().register_eventfd(event.as_raw_fd()))
+        self.submitter().register_eventfd(event.as_raw_fd())
+    }
+
+    /// Whether the kernel has taken in all that was started.
+    pub(crate) fn has_handed_over(&mut self) -> bool {
+        with!(&mut self.queues, ring => ring.submission().is_empty())
     }
 
     /// Hands over what was started, and waits until a completion is there, for

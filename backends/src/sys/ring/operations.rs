@@ -32,6 +32,18 @@ pub(crate) enum Interest {
     Trouble,
 }
 
+/// How a send gets at its payload.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Way {
+    /// It is copied.
+    Copied,
+    /// It is read where it is, and pinned for that.
+    Pinned,
+    /// The same out of this place of the kernel's table ([`super::Registered`]),
+    /// where it is pinned already (Linux 6.15).
+    Registered(u16),
+}
+
 impl Ring {
     /// Waits for readiness, once or (`repeatedly`, Linux 5.13) each time that
     /// something changes. What is ready already is reported at once. Errors,
@@ -76,20 +88,21 @@ impl Ring {
 
     /// Sends what `memory` describes, as much as there is room for; does not
     /// wait for room. The caller keeps `memory` and all it refers to until the
-    /// operation has completed, and with `zero_copy` until the kernel has said
+    /// operation has completed, and with zero copy until the kernel has said
     /// that it is done with the latter.
     pub(crate) fn send(
         &mut self,
         fd: RawFd,
         memory: &SendMemory,
-        zero_copy: bool,
+        way: Way,
         name: u64,
     ) -> io::Result<()> {
-        let (header, flags) = (memory.header(), memory.flags());
-        let entry = if zero_copy {
-            opcode::SendMsgZc::new(types::Fd(fd), header).flags(flags).ioprio(REPORT_USAGE).build()
-        } else {
-            opcode::SendMsg::new(types::Fd(fd), header).flags(flags).build()
+        let (fd, header, flags) = (types::Fd(fd), memory.header(), memory.flags());
+        let zero_copy = || opcode::SendMsgZc::new(fd, header).flags(flags).ioprio(REPORT_USAGE);
+        let entry = match way {
+            Way::Copied => opcode::SendMsg::new(fd, header).flags(flags).build(),
+            Way::Pinned => zero_copy().build(),
+            Way::Registered(place) => zero_copy().buf_index(Some(place)).build(),
         };
         self.push(&entry.user_data(name))
     }

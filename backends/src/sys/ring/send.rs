@@ -1,6 +1,7 @@
 //! What the kernel reads of a send beside the bytes themselves.
 
 use crate::sys::message::{Options, StampRequest};
+use std::ops::Range;
 use std::ptr;
 
 /// Slices that one send takes.
@@ -17,6 +18,7 @@ pub(crate) struct SendMemory(Box<Message>);
 struct Message {
     header: libc::msghdr,
     slices: [libc::iovec; SLICES],
+    count: usize,
     request: StampRequest,
     flags: u32,
 }
@@ -31,7 +33,7 @@ impl SendMemory {
         // SAFETY: all-zero bytes are a valid `msghdr`: null pointers and integers.
         let header: libc::msghdr = unsafe { std::mem::zeroed() };
         let request = StampRequest::new(Options::PLAIN.stamps);
-        Self(Box::new(Message { header, slices: [none; SLICES], request, flags: 0 }))
+        Self(Box::new(Message { header, slices: [none; SLICES], count: 0, request, flags: 0 }))
     }
 
     /// Describes a send of `slices`, as many as fit, and says how many bytes
@@ -53,6 +55,7 @@ impl SendMemory {
         self.0.flags = options.flags().cast_unsigned();
         self.0.header.msg_iov = self.0.slices.as_mut_ptr();
         self.0.header.msg_iovlen = count as _;
+        self.0.count = count;
         if options.stamps.any() {
             self.0.header.msg_control = (&raw mut self.0.request).cast();
             self.0.header.msg_controllen = StampRequest::SPACE as _;
@@ -61,6 +64,22 @@ impl SendMemory {
             self.0.header.msg_controllen = 0;
         }
         len
+    }
+
+    /// Bytes that are to be sent.
+    pub(crate) fn len(&self) -> u64 {
+        self.slices().iter().map(|slice| slice.iov_len as u64).sum()
+    }
+
+    /// From the first to the last address of what is to be sent.
+    pub(super) fn span(&self) -> Range<usize> {
+        let start = self.slices().iter().map(|slice| slice.iov_base.addr()).min();
+        let end = self.slices().iter().map(|slice| slice.iov_base.addr() + slice.iov_len).max();
+        start.unwrap_or(0)..end.unwrap_or(0)
+    }
+
+    fn slices(&self) -> &[libc::iovec] {
+        &self.0.slices[..self.0.count]
     }
 
     pub(super) fn header(&self) -> *const libc::msghdr {
