@@ -3,6 +3,7 @@
 mod harness;
 
 use harness::{Server, generated, serve, wait_for};
+use lastbyte::{BackendKind, Choice, Restrictions};
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::time::{Duration, SystemTime};
@@ -10,6 +11,9 @@ use tempfile::{TempDir, tempdir};
 
 macro_rules! on_each_backend {
     ($($case:ident)*) => {
+        mod io_uring {
+            $(#[test] fn $case() { super::where_there_are_rings(super::$case); })*
+        }
         mod epoll {
             $(#[test] fn $case() { super::$case("epoll"); })*
         }
@@ -43,6 +47,14 @@ on_each_backend! {
     a_low_limit_on_descriptors_is_raised
     connections_beyond_the_limit_wait
     stamps_can_be_switched_off
+}
+
+/// Runs `case` on `io_uring`, which a container or an old kernel may refuse.
+fn where_there_are_rings(case: fn(&str)) {
+    match lastbyte_backends::open(Choice::Only(BackendKind::IoUring), &Restrictions::none()) {
+        Ok(_) => case("io_uring"),
+        Err(why) => println!("n/a: {why}"),
+    }
 }
 
 fn site() -> TempDir {
