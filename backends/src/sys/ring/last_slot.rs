@@ -1,12 +1,17 @@
 //! A completion that the kernel never wrote.
 //!
-//! Linux 6.18 puts a dummy before a wide completion that would wrap, as rings of
-//! mixed widths need it, also into rings that are wide throughout, where it goes
-//! to the wrong place (`io_uring/io_uring.c`, `io_cqe_cache_refill`). The queue
-//! then has an entry more, in its last place, and in it what was there one round
-//! before: an operation is said to have completed once more, with a buffer or a
-//! descriptor that has long been somebody else's. So what was read from the last
-//! place is crossed out.
+//! Linux 6.18 to 7.2 put a dummy before a wide completion that would wrap, as
+//! rings of mixed widths need it, also into rings that are wide throughout, where
+//! it goes to the wrong place (`io_uring/io_uring.c`, `io_cqe_cache_refill`). The
+//! queue then has an entry more, in its last place, and in it what was there one
+//! round before: an operation is said to have completed once more, with a buffer
+//! or a descriptor that has long been somebody else's. So what was read from the
+//! last place is crossed out.
+//!
+//! Found in 6.18.15, 6.18.44 and 7.2.13, not in 6.17.13 (which has no rings of
+//! mixed widths) nor in 7.3.4, where nothing is crossed out in vain. A ring of
+//! mixed widths (`IORING_SETUP_CQE_MIXED`, 6.18) does not have the fault on any of
+//! them; 6.17 would need a wide one all the same.
 
 use io_uring::cqueue;
 use std::io;
@@ -111,4 +116,76 @@ fn completions_offset() -> io::Result<usize> {
     let ring = unsafe { OwnedFd::from_raw_fd(fd) };
     debug_assert!(ring.as_raw_fd() >= 0);
     Ok(params.completion.completions as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::sys::event_fd::EventFd;
+    use crate::sys::message::{self, Options};
+    use crate::sys::ring::{Interest, NOBODY, Ring, Wish};
+    use crate::sys::timestamping::{self, Wanted};
+    use std::io::IoSlice;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::{AsFd, AsRawFd};
+    use std::time::{Duration, Instant};
+
+    const STAMPS: u64 = 7777;
+    const PLACES: u64 = 8;
+
+    /// The names of what has completed.
+    fn names(ring: &mut Ring) -> Vec<u64> {
+        let mut names = Vec::new();
+        ring.reap(|completion| names.push(completion.name));
+        names
+    }
+
+    /// The fault's own conditions: the kernel looked for room when one completion
+    /// was unread, so that it has room up to the last place, which a stamp is to
+    /// go to.
+    #[test]
+    fn what_the_kernel_leaves_in_the_last_place_is_nobodys() {
+        let wish = Wish { entries: 4, completions: 8, deferred: false };
+        let Ok(mut ring) = Ring::new(wish) else {
+            eprintln!("no rings here");
+            return;
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        if !ring.is_wide() || timestamping::enable(socket.as_fd(), false).is_err() {
+            eprintln!("no wide rings here, or no stamps");
+            return;
+        }
+        ring.stamps(socket.as_raw_fd(), STAMPS).unwrap();
+        ring.submit().unwrap();
+        if !names(&mut ring).is_empty() {
+            eprintln!("no stamps as completions here");
+            return;
+        }
+        let event = EventFd::new().unwrap();
+        event.set();
+        // Each completes at once.
+        let mut complete = |ring: &mut Ring, name| {
+            ring.poll(event.as_raw_fd(), Interest::Input, false, name).unwrap();
+            ring.submit().unwrap();
+        };
+        (0..PLACES - 1).for_each(|name| complete(&mut ring, name));
+        assert_eq!(names(&mut ring), (0..PLACES - 1).collect::<Vec<_>>());
+        (PLACES - 1..=PLACES).for_each(|name| complete(&mut ring, name));
+        assert_eq!(names(&mut ring), [PLACES - 1, PLACES]);
+        for name in PLACES + 1..2 * PLACES - 1 {
+            complete(&mut ring, name);
+            assert_eq!(names(&mut ring), [name]);
+        }
+        let stamps = Wanted { acked: true, transmitted: false };
+        let options = Options { stamps, end_of_record: true, ..Options::PLAIN };
+        message::send(socket.as_fd(), &[IoSlice::new(b"t")], options).unwrap();
+        let (began, mut last) = (Instant::now(), Vec::new());
+        while !last.contains(&STAMPS) {
+            assert!(began.elapsed() < Duration::from_secs(60), "no stamp: {last:?}");
+            ring.enter(Some(Duration::from_millis(10))).unwrap();
+            last.extend(names(&mut ring));
+        }
+        last.retain(|name| *name != NOBODY);
+        assert_eq!(last, [STAMPS], "said to have completed once more");
+    }
 }
