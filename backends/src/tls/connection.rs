@@ -41,6 +41,8 @@ pub(super) struct Connection {
     /// The user has asked for input; the inner driver was.
     wants_input: bool,
     asked: bool,
+    /// The delivery that takes the last input to the user.
+    answered_in: Option<u64>,
     /// The inner stream has ended.
     stream_ended: bool,
     /// The user wants it closed, by then.
@@ -74,6 +76,7 @@ impl Connection {
             opened: None,
             wants_input: false,
             asked: false,
+            answered_in: None,
             stream_ended: false,
             closing: None,
             said_goodbye: false,
@@ -112,6 +115,10 @@ impl Connection {
 
     pub(super) fn receive(&mut self, inner: &mut dyn Driver, cx: &mut Context) {
         if self.closing.is_some() || matches!(self.phase, Phase::Ending) {
+            return;
+        }
+        // Until the user has it, asking again is asking for the same.
+        if self.answered_in == Some(cx.deliveries) {
             return;
         }
         self.wants_input = true;
@@ -450,6 +457,7 @@ impl Connection {
 
     fn tell(&mut self, received: Received, inner: &mut dyn Driver, cx: &mut Context) {
         self.wants_input = false;
+        self.answered_in = Some(cx.deliveries);
         let at = cx.now(inner);
         cx.outbox.push(Event::Received { connection: self.id, received, at });
     }

@@ -21,6 +21,8 @@ pub(super) struct Context {
     pub(super) max_memory: u64,
     pub(super) rekey_after: u64,
     pub(super) outbox: Outbox,
+    /// How often the outbox was delivered.
+    pub(super) deliveries: u64,
     clock: ClockMap,
 }
 
@@ -34,6 +36,7 @@ impl Context {
             max_memory: config.max_memory,
             rekey_after,
             outbox: Outbox::default(),
+            deliveries: 0,
             clock: ClockMap::new(Time::default(), UnixTime::default(), Time::default()),
         }
     }

@@ -91,6 +91,9 @@ struct Layer<K: CompletionSink> {
     incoming: VecDeque<Event>,
     /// By the inner driver's slot; connections without TLS have no entry.
     connections: Vec<Option<Box<Connection>>>,
+    /// Those whose slot the inner driver gave to another before all that it had
+    /// to say of them was heard.
+    displaced: Vec<Connection>,
     /// Have to be looked after in this turn.
     touched: Vec<ConnectionId>,
     /// Wait for the inner driver to have room.
@@ -114,6 +117,7 @@ impl<I: Inner, K: CompletionSink> TlsDriver<I, K> {
             queue,
             incoming: VecDeque::new(),
             connections: Vec::new(),
+            displaced: Vec::new(),
             touched: Vec::new(),
             stuck: Vec::new(),
             deadlines: BTreeSet::new(),
@@ -138,8 +142,7 @@ impl<I: Inner, K: CompletionSink> TlsDriver<I, K> {
 
 impl<K: CompletionSink> Layer<K> {
     fn find(&mut self, id: ConnectionId) -> Option<&mut Connection> {
-        let connection = self.connections.get_mut(id.slot() as usize)?.as_deref_mut()?;
-        (connection.id() == id).then_some(connection)
+        find(&mut self.connections, &mut self.displaced, id)
     }
 
     fn with<R>(
@@ -148,10 +151,7 @@ impl<K: CompletionSink> Layer<K> {
         inner: &mut dyn Driver,
         act: impl FnOnce(&mut Connection, &mut dyn Driver, &mut Context) -> R,
     ) -> Option<R> {
-        let connection = self.connections.get_mut(id.slot() as usize)?.as_deref_mut()?;
-        if connection.id() != id {
-            return None;
-        }
+        let connection = find(&mut self.connections, &mut self.displaced, id)?;
         let result = act(connection, inner, &mut self.cx);
         if connection.armed != connection.deadline {
             if let Some(at) = connection.armed {
@@ -166,6 +166,26 @@ impl<K: CompletionSink> Layer<K> {
             self.stuck.push(id);
         }
         Some(result)
+    }
+
+    /// Enters a connection. Its slot may still hold one that is over for the
+    /// inner driver, and of which something is still to be heard.
+    fn insert(&mut self, connection: Connection) {
+        let slot = connection.id().slot() as usize;
+        if slot >= self.connections.len() {
+            self.connections.resize_with(slot + 1, || None);
+        }
+        let displaced = self.connections[slot].replace(Box::new(connection));
+        self.displaced.extend(displaced.map(|connection| *connection));
+    }
+
+    fn remove(&mut self, id: ConnectionId) -> Option<Connection> {
+        let entry = self.connections.get_mut(id.slot() as usize);
+        let found = entry.and_then(|entry| entry.take_if(|connection| connection.id() == id));
+        found.map(|connection| *connection).or_else(|| {
+            let n = self.displaced.iter().position(|connection| connection.id() == id)?;
+            Some(self.displaced.swap_remove(n))
+        })
     }
 
     /// Takes what the inner driver has said.
@@ -184,9 +204,7 @@ impl<K: CompletionSink> Layer<K> {
             Event::Received { connection, .. } | Event::Closed { connection, .. } => *connection,
             _ => return self.cx.outbox.push(event),
         };
-        let slot = id.slot() as usize;
-        let entry = self.connections.get_mut(slot).and_then(Option::as_deref_mut);
-        let Some(connection) = entry.filter(|connection| connection.id() == id) else {
+        let Some(connection) = find(&mut self.connections, &mut self.displaced, id) else {
             return self.cx.outbox.push(event);
         };
         match event {
@@ -196,7 +214,7 @@ impl<K: CompletionSink> Layer<K> {
                 if let Some(at) = connection.armed {
                     self.deadlines.remove(&(at, id));
                 }
-                if let Some(connection) = self.connections[slot].take() {
+                if let Some(connection) = self.remove(id) {
                     connection.closed(outcome, at, &mut self.cx);
                 }
                 return;
@@ -235,12 +253,23 @@ impl<K: CompletionSink> Layer<K> {
     }
 
     fn deliver(&mut self) -> usize {
+        self.cx.deliveries += 1;
         self.cx.outbox.deliver(&mut self.sink)
     }
 
     fn next_deadline(&self) -> Option<Time> {
         self.deadlines.first().map(|(at, _)| *at)
     }
+}
+
+fn find<'c>(
+    connections: &'c mut [Option<Box<Connection>>],
+    displaced: &'c mut [Connection],
+    id: ConnectionId,
+) -> Option<&'c mut Connection> {
+    let entry = connections.get_mut(id.slot() as usize).and_then(Option::as_deref_mut);
+    let entry = entry.filter(|connection| connection.id() == id);
+    entry.or_else(|| displaced.iter_mut().find(|connection| connection.id() == id))
 }
 
 impl<I: Inner, K: CompletionSink> Driver for TlsDriver<I, K> {
@@ -284,12 +313,7 @@ impl<I: Inner, K: CompletionSink> Driver for TlsDriver<I, K> {
         let attached = inner.attach(socket, &below)?;
         let id = attached.connection;
         let by = inner.now().after(self.handshake_timeout);
-        let slot = id.slot() as usize;
-        let connections = &mut self.layer.connections;
-        if slot >= connections.len() {
-            connections.resize_with(slot + 1, || None);
-        }
-        connections[slot] = Some(Box::new(Connection::new(id, handshake, options, by)));
+        self.layer.insert(Connection::new(id, handshake, options, by));
         self.with(id, Connection::start);
         Ok(attached)
     }
