@@ -164,7 +164,7 @@ mod tests {
         let event = EventFd::new().unwrap();
         event.set();
         // Each completes at once.
-        let mut complete = |ring: &mut Ring, name| {
+        let complete = |ring: &mut Ring, name| {
             ring.poll(event.as_raw_fd(), Interest::Input, false, name).unwrap();
             ring.submit().unwrap();
         };
