@@ -130,6 +130,48 @@ def load(server, connections, seconds):
     return int(done[2])
 
 
+def rounds_of(servers, connections, drive, name, rounds, seconds):
+    """Microseconds of CPU per request of each server, round by round, there and back."""
+    per_request = {server.name: [] for server in servers}
+    for server in servers:
+        drive(server, connections, 0.5)
+    for n in range(rounds):
+        for server in servers if n % 2 == 0 else servers[::-1]:
+            before = server.cpu_ns()
+            done = drive(server, connections, seconds)
+            time.sleep(0.02)
+            per_request[server.name].append((server.cpu_ns() - before) / done / 1000)
+        print(f"\r{name}: round {n + 1} of {rounds}", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    return per_request
+
+
+def stop(servers, master):
+    for server in servers:
+        if server.process:
+            server.process.kill()
+            server.process.wait()
+    os.kill(master, signal.SIGTERM)
+
+
+def to_nginx(per_request):
+    figures = {}
+    for name, own in per_request.items():
+        ratios = sorted(a / b for a, b in zip(own, per_request["nginx"]))
+        figures[name] = {
+            "us_per_request": round(statistics.median(own), 2),
+            "ratio": round(statistics.median(ratios), 3),
+            "lowest": round(ratios[0], 3),
+            "highest": round(ratios[-1], 3),
+        }
+    return figures
+
+
+def paired(per_request, one, other):
+    ratios = (a / b for a, b in zip(per_request[one], per_request[other]))
+    return round(statistics.median(ratios), 3)
+
+
 def measure(workload, directory, rounds, seconds, backends):
     name, connections, size, target = workload
     port = 20000 + os.getpid() % 20000
@@ -147,37 +189,11 @@ def measure(workload, directory, rounds, seconds, backends):
         for title, path, options in variants:
             process, own = start_serve(directory, *options)
             servers.append(Server(title, process.pid, own, path, process))
-        per_request = {server.name: [] for server in servers}
-        for server in servers:
-            load(server, connections, 0.5)
-        for n in range(rounds):
-            for server in servers if n % 2 == 0 else servers[::-1]:
-                before = server.cpu_ns()
-                done = load(server, connections, seconds)
-                time.sleep(0.02)
-                per_request[server.name].append((server.cpu_ns() - before) / done / 1000)
-            print(f"\r{name}: round {n + 1} of {rounds}", end="", file=sys.stderr, flush=True)
-        print(file=sys.stderr)
+        per_request = rounds_of(servers, connections, load, name, rounds, seconds)
     finally:
-        for server in servers:
-            if server.process:
-                server.process.kill()
-                server.process.wait()
-        os.kill(master, signal.SIGTERM)
+        stop(servers, master)
     result = {"workload": name, "connections": connections, "bytes": size, "target": target}
-    result["servers"] = {}
-    for server in servers:
-        own = per_request[server.name]
-        ratios = sorted(a / b for a, b in zip(own, per_request["nginx"]))
-        result["servers"][server.name] = {
-            "us_per_request": round(statistics.median(own), 2),
-            "ratio": round(statistics.median(ratios), 3),
-            "lowest": round(ratios[0], 3),
-            "highest": round(ratios[-1], 3),
-        }
-    def paired(one, other):
-        ratios = (a / b for a, b in zip(per_request[one], per_request[other]))
-        return round(statistics.median(ratios), 3)
+    result["servers"] = to_nginx(per_request)
 
     first = backends[0]
     result["stamp_cost"], result["to_first_backend"] = {}, {}
@@ -185,10 +201,10 @@ def measure(workload, directory, rounds, seconds, backends):
         prefix = f"{backend}: " if len(backends) > 1 else ""
         for kind in ("file", "generated"):
             on = f"{prefix}{kind}, stamps on"
-            cost = paired(on, f"{prefix}{kind}, stamps off") - 1
+            cost = paired(per_request, on, f"{prefix}{kind}, stamps off") - 1
             result["stamp_cost"][f"{prefix}{kind}"] = round(cost, 3)
             if backend != first:
-                result["to_first_backend"][on] = paired(on, f"{first}: {kind}, stamps on")
+                result["to_first_backend"][on] = paired(per_request, on, f"{first}: {kind}, stamps on")
     return result
 
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""CPU time per request of `serve` over TLS against nginx (OpenSSL), paired round by round.
+"""CPU time per request of `serve` over TLS against nginx (OpenSSL) and hyper, paired by round.
 
     cargo build --release -p lastbyte-examples --bin serve
+    cargo build --release --manifest-path examples/bench/opponents/hyper/Cargo.toml
     examples/bench/compare_tls.py [--rounds 9] [--seconds 1.0] [--only 16k] [--out docs/speed-tls.json]
 
 TLS 1.3 with AES-128-GCM on both sides, the same certificate, keep-alive. As
@@ -14,7 +15,6 @@ import json
 import os
 import platform
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -29,6 +29,9 @@ WORKLOADS = [
     ("128k", 10, 128 << 10, 0.45),
     ("1m", 10, 1 << 20, 0.45),
 ]
+
+HYPER_MANIFEST = os.path.join(compare.ROOT, "examples/bench/opponents/hyper/Cargo.toml")
+HYPER = os.path.join(os.path.dirname(HYPER_MANIFEST), "target/release/opponent-hyper")
 
 compare.NGINX = compare.NGINX.replace(
     "server {{ listen 127.0.0.1:{port} backlog=4096; root {dir}/www; }}",
@@ -73,42 +76,43 @@ def handshakes(server, _, seconds):
     return int(done[1])
 
 
+def start_hyper(directory, port):
+    if not os.path.exists(HYPER):
+        fail(f"build it first: cargo build --release --manifest-path {HYPER_MANIFEST}")
+    command = ["taskset", "-c", "0", HYPER, str(port)]
+    command += [f"{directory}/cert.pem", f"{directory}/key.pem"]
+    process = subprocess.Popen(command)
+    time.sleep(0.2)
+    if process.poll() is not None:
+        fail("opponent-hyper has ended")
+    return process
+
+
 def measure(name, connections, size, target, variants, drive, directory, options):
     port = 20000 + os.getpid() % 20000
     master, worker = compare.start_nginx(directory, port)
     servers = [Server("nginx", worker, port, name)]
     tls = ["--tls-cert", f"{directory}/cert.pem", "--tls-key", f"{directory}/key.pem"]
+    path = f"{size >> 10}kb" if size else name
     try:
+        if not options.no_hyper:
+            process = start_hyper(directory, port + 1)
+            servers.append(Server("hyper, in memory", process.pid, port + 1, path, process))
         for title, path, extra in variants:
             process, own = compare.start_serve(
                 directory, "--backend", options.backend, *tls, *extra
             )
             servers.append(Server(title, process.pid, own, path, process))
-        per_request = {server.name: [] for server in servers}
-        for server in servers:
-            drive(server, connections, 0.3)
-        for n in range(options.rounds):
-            for server in servers if n % 2 == 0 else servers[::-1]:
-                before = server.cpu_ns()
-                done = drive(server, connections, options.seconds)
-                time.sleep(0.02)
-                per_request[server.name].append((server.cpu_ns() - before) / done / 1000)
+        per_request = compare.rounds_of(
+            servers, connections, drive, name, options.rounds, options.seconds
+        )
     finally:
-        for server in servers:
-            if server.process:
-                server.process.kill()
-                server.process.wait()
-        os.kill(master, 15)
+        compare.stop(servers, master)
     result = {"workload": name, "connections": connections, "bytes": size, "target": target}
-    result["servers"] = {}
-    for server in servers:
-        own = per_request[server.name]
-        ratios = sorted(a / b for a, b in zip(own, per_request["nginx"]))
-        result["servers"][server.name] = {
-            "us_per_request": round(statistics.median(own), 2),
-            "ratio": round(statistics.median(ratios), 3),
-            "lowest": round(ratios[0], 3),
-            "highest": round(ratios[-1], 3),
+    result["servers"] = compare.to_nginx(per_request)
+    if not options.no_hyper:
+        result["to_hyper"] = {
+            title: compare.paired(per_request, title, "hyper, in memory") for title, _, _ in variants
         }
     return result
 
@@ -122,6 +126,8 @@ def table(results):
             target = f"<= {result['target']}" if name.endswith("stamps on") else ""
             row = [result["workload"], name, str(figures["us_per_request"]), span, target]
             lines.append("| " + " | ".join(row) + " |")
+        for name, ratio in result.get("to_hyper", {}).items():
+            lines.append(f"| {result['workload']} | {name}, to hyper | | {ratio:.2f} | <= 1.0 |")
     return "\n".join(lines)
 
 
@@ -133,6 +139,7 @@ def main():
     parser.add_argument("--only", action="append", help="a workload: " + ", ".join(names))
     parser.add_argument("--backend", default="epoll")
     parser.add_argument("--out", help="write the result as JSON")
+    parser.add_argument("--no-hyper", action="store_true", help="without hyper + tokio-rustls")
     options = parser.parse_args()
     results = []
     with tempfile.TemporaryDirectory() as directory:
