@@ -253,6 +253,10 @@ pub struct DriverConfig {
     pub max_memory: u64,
     /// Size of a receive buffer in bytes: the most that one receive yields.
     pub receive_buffer: usize,
+    /// Bytes of buffers that may wait for input that nobody has asked for, or be
+    /// full of it, over all connections, where a backend receives ahead. Beyond
+    /// that it reads when asked. One buffer is always allowed.
+    pub receive_ahead: u64,
     /// Sockets that one turn handles at the most: half of them because
     /// something happened, half because they had more to do than an earlier
     /// turn allowed. Smaller batches stay in the processor's cache.
@@ -271,6 +275,7 @@ impl Default for DriverConfig {
             max_connections: 65_536,
             max_memory: 1 << 30,
             receive_buffer: 16 << 10,
+            receive_ahead: 16 << 20,
             events_per_turn: 64,
             write_burst: 2 << 20,
             accept_burst: 64,
@@ -371,6 +376,9 @@ pub struct Counters {
     pub stamps_undated: u64,
     /// Zero-copy sends that the kernel had no room for and that were copied.
     pub zero_copy_no_room: u64,
+    /// Bytes of buffers now full of input that nobody has asked for: see
+    /// [`DriverConfig::receive_ahead`].
+    pub received_ahead_bytes: u64,
     /// Bytes of memory registered with the kernel now ([`Driver::register`]).
     pub registered_bytes: u64,
     /// Bytes that the kernel was asked to send out of registered memory.

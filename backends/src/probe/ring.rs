@@ -68,7 +68,7 @@ pub(super) fn accepts() -> io::Result<bool> {
 pub(super) fn receives(mut pair: Pair) -> io::Result<bool> {
     let pool = Pool::new(64, 1);
     let mut trial = Trial::new(false)?;
-    let mut buffers = ReceiveBuffers::register(&mut trial.ring, &pool, 1)?;
+    let mut buffers = ReceiveBuffers::register(&mut trial.ring, &pool, 1, 1)?;
     trial.ring.receive(pair.near.as_raw_fd(), buffers.group(), NAME)?;
     pair.far.write_all(b"r")?;
     let received = trial.first(|_| true)?;

@@ -5,6 +5,7 @@
 //! two sets of facilities. A connection's files follow its life: [`attach`],
 //! [`send`], [`receive`], [`notice`] (what became of sent bytes), [`closing`].
 
+pub(crate) mod ahead;
 mod attach;
 mod backend;
 mod closing;

@@ -1,6 +1,7 @@
 //! What a connection keeps and does where the selector completes operations by
 //! itself. At most one send of a stream is under way.
 
+use super::ahead::Ahead;
 use super::closing::Phase;
 use super::connection::{Connection, ZeroCopy, reason};
 use super::context::Context;
@@ -8,7 +9,7 @@ use super::selector::{Completes, Done};
 use super::send::{has_no_room_to_pin, took};
 use crate::sys::ring::SendMemory;
 use crate::sys::timestamping::Wanted;
-use lastbyte::{Call, FailReason, Method, Moment, PooledBuf, Stamp, Time};
+use lastbyte::{Call, FailReason, Method, Moment, Stamp, Time};
 use std::collections::VecDeque;
 use std::io;
 
@@ -16,7 +17,7 @@ use std::io;
 pub(super) struct Native {
     pub(super) completes: Completes,
     /// Input that came and was not handed on yet.
-    pub(super) input: VecDeque<PooledBuf>,
+    pub(super) input: VecDeque<Ahead>,
     /// There will be no more of it.
     pub(super) input_ends: bool,
     pub(super) sending: Option<Sending>,
@@ -119,7 +120,7 @@ impl Connection {
         self.end_if_doomed(cx);
     }
 
-    fn received(&mut self, buffer: PooledBuf, now: Moment, cx: &mut Context) {
+    fn received(&mut self, buffer: Ahead, now: Moment, cx: &mut Context) {
         if matches!(self.phase, Phase::Dying { .. } | Phase::Gone) || self.is_doomed() {
             return;
         }

@@ -84,7 +84,7 @@ impl Connection {
     fn take_delivered(&mut self) -> Option<Received> {
         let native = self.native.as_mut()?;
         if let Some(buffer) = native.input.pop_front() {
-            return Some(Received::Data(buffer));
+            return Some(Received::Data(buffer.into_buffer()));
         }
         if std::mem::take(&mut native.input_ends) {
             (self.input_ended, self.readable) = (true, false);

@@ -1,7 +1,8 @@
 //! What a driver needs of the operating system's selector.
 
+use super::ahead::Ahead;
 use crate::sys::ring::SendMemory;
-use lastbyte::{Arena, Counters, NotRegistered, PooledBuf, Stamp, Wake};
+use lastbyte::{Arena, Counters, NotRegistered, Stamp, Wake};
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -44,7 +45,7 @@ impl Happening {
 #[derive(Debug)]
 pub(crate) enum Done {
     /// Input came, asked for or not.
-    Received(PooledBuf),
+    Received(Ahead),
     /// The peer ended its stream, or reading failed.
     ReceiveEnded(io::Result<()>),
     /// A stamp.

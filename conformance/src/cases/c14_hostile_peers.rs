@@ -6,11 +6,13 @@ use crate::peers::{End, Flooding, Puppet, Stalling, byte_at_a_time, half_closing
 use crate::rig::{PATIENCE, Rig};
 use crate::sys::private_files;
 use crate::wire::Wire;
-use crate::{Case, Lack, Proof, Subject};
-use lastbyte::{AttachOptions, DriverConfig, FailReason, StageEvidence, Watch};
+use crate::{Case, Lack, Proof, Subject, pattern};
+use lastbyte::{
+    AttachOptions, BackendKind, DriverConfig, Facility, FailReason, StageEvidence, Watch,
+};
 use std::fs::File;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 pub(super) fn cases() -> Vec<Case> {
@@ -39,6 +41,12 @@ pub(super) fn cases() -> Vec<Case> {
             "C14-a-flood-is-not-read-unasked",
             "input that nobody asked for stays in the kernel, and the peer is slowed down",
             flood,
+        ),
+        Case::new(
+            "C14-input-received-ahead-is-bounded",
+            "many floods that nobody reads cost one bounded amount together, disturb nobody, and \
+             are all there when asked for",
+            many_floods,
         ),
         Case::new(
             "C14-each-receive-yields-one-event",
@@ -190,6 +198,81 @@ fn flood(subject: &Subject) -> Result<Proof, Failure> {
     rig.until("the connection to close", |record| record.is_closed(connection))?;
     flood.join()?;
     Ok(Proof::full())
+}
+
+fn many_floods(subject: &Subject) -> Result<Proof, Failure> {
+    const FLOODS: usize = 24;
+    const EACH: usize = 60_000;
+    let mut config = DriverConfig::default();
+    (config.receive_buffer, config.receive_ahead) = (2048, 32 << 10);
+    let mut rig = Rig::configured(subject, &config)?;
+    let mut floods = Vec::new();
+    for _ in 0..FLOODS {
+        let (connection, peer) = rig.connect(subject, Wire::default())?;
+        peer.set_nonblocking(true)?;
+        // Once, and never again until all is there.
+        rig.driver().receive(connection)?;
+        floods.push((connection, peer, 0));
+    }
+    let input = pattern::bytes(0, EACH);
+    let mut most = 0;
+    let mut pour = |rig: &mut Rig| -> Result<(), Failure> {
+        for (_, peer, written) in &mut floods {
+            // In pieces, so that each costs a buffer.
+            let piece = &input[*written..EACH.min(*written + 500)];
+            if !piece.is_empty() {
+                match peer.write(piece) {
+                    Ok(n) => *written += n,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        rig.turn(Duration::ZERO)?;
+        let ahead = rig.driver().counters().received_ahead_bytes;
+        most = ahead.max(most);
+        ensure!(ahead <= config.receive_ahead, "{ahead} bytes were received ahead");
+        Ok(())
+    };
+    for _ in 0..40 {
+        pour(&mut rig)?;
+    }
+    // Somebody else is served all the same.
+    let (good, mut good_peer) = rig.connect(subject, Wire::default())?;
+    rig.driver().receive(good)?;
+    good_peer.write_all(b"?")?;
+    rig.until("others' input", |record| record.line(good).inputs == 1)?;
+    let good_peer = reader(good_peer)?;
+    rig.send(good, 100_000, Watch::ACKED)?;
+    rig.settle()?;
+    close_and_compare(&mut rig, good, good_peer)?;
+    // What nobody asked for is there when somebody does.
+    for _ in 0..2 * EACH / 500 {
+        pour(&mut rig)?;
+    }
+    for (connection, mut peer, written) in floods {
+        peer.set_nonblocking(false)?;
+        let (rest, after) = (input[written..].to_vec(), peer.try_clone()?);
+        let writer = std::thread::spawn(move || {
+            peer.write_all(&rest)?;
+            peer.shutdown(Shutdown::Write)
+        });
+        while !rig.record.line(connection).ended {
+            let inputs = rig.record.line(connection).inputs;
+            rig.driver().receive(connection)?;
+            rig.until("the input", |record| record.line(connection).inputs > inputs)?;
+        }
+        writer.join().map_err(|_| Failure::new("the peer panicked"))??;
+        let got = &rig.record.line(connection).input;
+        ensure!(*got == input, "of {EACH} bytes {} came, or others", got.len());
+        drop(after);
+    }
+    let left = rig.driver().counters().received_ahead_bytes;
+    ensure!(left == 0, "{left} bytes are said to be received ahead after the end");
+    let receives_ahead = subject.backend().kind() == BackendKind::IoUring
+        && subject.lacks(Facility::UringReceive).is_none();
+    ensure!(!receives_ahead || most > 0, "nothing was received ahead");
+    Ok(Proof::noting(format!("at most {most} of {} bytes ahead", config.receive_ahead)))
 }
 
 fn one_receive_one_event(subject: &Subject) -> Result<Proof, Failure> {

@@ -57,12 +57,16 @@ impl RingSelector {
     }
 
     fn look_after(&mut self, place: usize) -> io::Result<()> {
-        let Some(port) = self.ports.get(place).filter(|port| port.token.is_some()) else {
+        let Some(port) = self.ports.get_mut(place).filter(|port| port.token.is_some()) else {
             return Ok(());
         };
         let (listens, idle) = (port.listens, port.input.is_none());
         let accepts = listens && self.uses.accepts;
-        let receives = !listens && self.buffers.is_some() && !port.one_by_one;
+        // Whoever may have read from the socket must not be received for: its
+        // input could come in another order. So there is no way back.
+        let is_out = self.buffers.as_ref().is_none_or(|buffers| buffers.lent() == 0);
+        port.one_by_one |= idle && port.wants_input && is_out;
+        let receives = !listens && !port.one_by_one;
         if port.wants_input && idle {
             self.begin_input(place, accepts, receives)?;
         } else if let Some(input) = port.input.filter(|input| !input.cancelled)

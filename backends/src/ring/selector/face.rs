@@ -5,7 +5,7 @@ use crate::readiness::selector::{Completes, Done, Happening, Ready, Selector};
 use crate::ring::in_flight::Purpose;
 use crate::ring::port::Port;
 use crate::sys::event_fd::EventFd;
-use crate::sys::ring::{PLACES, SendMemory, Way};
+use crate::sys::ring::{PLACES, ReceiveBuffers, SendMemory, Way};
 use lastbyte::{Arena, Counters, NotRegistered, Wake};
 use std::io;
 use std::net::TcpStream;
@@ -80,6 +80,9 @@ impl Selector for RingSelector {
     }
 
     fn wait(&mut self, wait: Option<Duration>, happened: &mut Vec<Happening>) -> io::Result<()> {
+        if let Some(buffers) = &mut self.buffers {
+            buffers.fill_up(self.ahead.get());
+        }
         self.start_wanted()?;
         if let Some(event) = self.announced.get() {
             event.clear();
@@ -195,6 +198,8 @@ impl Selector for RingSelector {
     }
 
     fn count(&self, counters: &mut Counters) {
+        let size = self.buffers.as_ref().map_or(0, ReceiveBuffers::size);
+        counters.received_ahead_bytes = (self.ahead.get() * size) as u64;
         counters.registered_bytes = self.registered.bytes();
         counters.sent_registered_bytes = self.sent_registered;
     }

@@ -10,6 +10,7 @@ mod waker;
 use super::in_flight::InFlight;
 use super::port::Port;
 use crate::facilities::RingUse;
+use crate::readiness::ahead::AheadCount;
 use crate::readiness::selector::Happening;
 use crate::sys::event_fd::EventFd;
 use crate::sys::ring::{ReceiveBuffers, Registered, Ring, SendMemory, Wish};
@@ -53,6 +54,7 @@ pub(crate) struct RingSelector {
     limit: usize,
     /// After the ring, which must be closed before.
     buffers: Option<ReceiveBuffers>,
+    ahead: AheadCount,
     /// As the buffers.
     registered: Registered,
     /// Bytes that were to be sent out of it.
@@ -90,8 +92,10 @@ impl RingSelector {
         let mut ring = Ring::new(wish)?;
         uses.stamps &= ring.is_wide();
         let buffers = if uses.receives {
-            let pool = Pool::new(config.receive_buffer.max(1), usize::from(BUFFERS));
-            Some(ReceiveBuffers::register(&mut ring, &pool, BUFFERS)?)
+            let size = config.receive_buffer.max(1);
+            let most = usize::try_from(config.receive_ahead).unwrap_or(usize::MAX) / size;
+            let pool = Pool::new(size, usize::from(BUFFERS));
+            Some(ReceiveBuffers::register(&mut ring, &pool, BUFFERS, most)?)
         } else {
             None
         };
@@ -107,6 +111,7 @@ impl RingSelector {
             stamps: Vec::new(),
             limit,
             buffers,
+            ahead: AheadCount::default(),
             registered: Registered::default(),
             sent_registered: 0,
             waker: Arc::new(EventWaker::new()?),

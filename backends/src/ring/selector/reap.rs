@@ -1,6 +1,7 @@
 //! What completions mean for the ports that they are of.
 
 use super::RingSelector;
+use crate::readiness::ahead::AheadCount;
 use crate::readiness::selector::{Done, Happening, Ready};
 use crate::ring::in_flight::{Meaning, Purpose, Said};
 use crate::ring::port::Port;
@@ -17,6 +18,7 @@ impl RingSelector {
             in_flight,
             ports,
             buffers,
+            ahead,
             waiting,
             stamps,
             dirty,
@@ -25,7 +27,7 @@ impl RingSelector {
             listens_to_waker,
             ..
         } = self;
-        let mut told = Told { ports, buffers, waiting, stamps, dirty, closing };
+        let mut told = Told { ports, buffers, ahead, waiting, stamps, dirty, closing };
         ring.reap(|completion| {
             let said = Said {
                 result: completion.result,
@@ -54,6 +56,7 @@ impl RingSelector {
 struct Told<'a> {
     ports: &'a mut Slab<Port>,
     buffers: &'a mut Option<ReceiveBuffers>,
+    ahead: &'a AheadCount,
     waiting: &'a mut VecDeque<Happening>,
     stamps: &'a mut Vec<Happening>,
     dirty: &'a mut Vec<usize>,
@@ -87,7 +90,11 @@ impl Told<'_> {
         let buffer =
             completion.buffer().zip(self.buffers.as_mut()).and_then(
                 |(id, buffers)| match completion.value() {
-                    Ok(len) if len > 0 => buffers.take(id, len),
+                    Ok(len) if len > 0 => {
+                        let buffer = buffers.take(id, len).map(|buffer| self.ahead.of(buffer));
+                        buffers.fill_up(self.ahead.get());
+                        buffer
+                    }
                     _ => {
                         buffers.give_back(id);
                         None

@@ -12,19 +12,30 @@ use std::sync::atomic::{AtomicU16, Ordering};
 const GROUP: u16 = 0;
 
 /// A ring of buffers from a pool. The kernel takes them in order and fills
-/// them; a filled one is handed out, and a fresh one takes its place.
+/// them; a filled one is handed out, and a fresh one takes its place, as long as
+/// not too many are out.
 pub(crate) struct ReceiveBuffers {
     entries: Mapping,
     /// What the kernel may write to, by buffer id. Never touched while it may.
     lent: Box<[Option<PooledBuf>]>,
+    /// Ids that lack their buffer.
+    empty: Vec<u16>,
+    /// How many may be lent or out.
+    most: usize,
     pool: Pool,
     /// Entries provided so far, wrapping.
     tail: u16,
 }
 
 impl ReceiveBuffers {
-    /// Registers `count` buffers of `pool`, rounded up to a power of two.
-    pub(crate) fn register(ring: &mut Ring, pool: &Pool, count: u16) -> io::Result<Self> {
+    /// Registers `count` buffers of `pool`, rounded up to a power of two, or
+    /// fewer, as `most` may be lent or out at a time.
+    pub(crate) fn register(
+        ring: &mut Ring,
+        pool: &Pool,
+        count: u16,
+        most: usize,
+    ) -> io::Result<Self> {
         let count = count.clamp(1, 1 << 15).next_power_of_two();
         let entries = Mapping::new(usize::from(count))?;
         let address = entries.start.as_ptr() as u64;
@@ -34,9 +45,15 @@ impl ReceiveBuffers {
         // every receive has ended, and otherwise leaks it.
         unsafe { submitter.register_buf_ring_with_flags(address, count, GROUP, 0) }?;
         let lent = (0..count).map(|_| None).collect();
-        let mut buffers = Self { entries, lent, pool: pool.clone(), tail: 0 };
-        (0..count).for_each(|id| buffers.lend(id));
-        buffers.publish();
+        let mut buffers = Self {
+            entries,
+            lent,
+            empty: (0..count).rev().collect(),
+            most: most.max(1),
+            pool: pool.clone(),
+            tail: 0,
+        };
+        buffers.fill_up(0);
         Ok(buffers)
     }
 
@@ -45,15 +62,38 @@ impl ReceiveBuffers {
         GROUP
     }
 
-    /// Takes the buffer that the kernel has filled with `len` bytes, and gives
-    /// it another in its place.
+    /// Takes the buffer that the kernel has filled with `len` bytes.
     pub(crate) fn take(&mut self, id: u16, len: usize) -> Option<PooledBuf> {
         let mut buffer = self.lent.get_mut(usize::from(id))?.take()?;
         let room = buffer.spare().len();
         buffer.advance(len.min(room));
-        self.lend(id);
-        self.publish();
+        self.empty.push(id);
         Some(buffer)
+    }
+
+    /// Lends as many buffers as there is room for, and may be when `out` are.
+    pub(crate) fn fill_up(&mut self, out: usize) {
+        if self.empty.is_empty() {
+            return;
+        }
+        let mut room = self.most.saturating_sub(self.lent() + out);
+        while room > 0
+            && let Some(id) = self.empty.pop()
+        {
+            self.lend(id);
+            room -= 1;
+        }
+        self.publish();
+    }
+
+    /// Buffers that the kernel can fill.
+    pub(crate) fn lent(&self) -> usize {
+        self.lent.len() - self.empty.len()
+    }
+
+    /// Size of each in bytes.
+    pub(crate) fn size(&self) -> usize {
+        self.pool.buffer_size()
     }
 
     /// Gives back the buffer that the kernel has taken and put nothing into.
