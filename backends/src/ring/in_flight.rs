@@ -206,6 +206,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::VecDeque;
+    use std::sync::Arc;
 
     /// What the kernel says of one zero-copy send, in some order.
     fn story(result: i32, notifies: bool, copied: bool, early: bool) -> VecDeque<Said> {
@@ -224,6 +225,7 @@ mod tests {
         name: u64,
         result: i32,
         notifies: bool,
+        copied: bool,
         said: VecDeque<Said>,
         sent: u32,
         released: u32,
@@ -256,7 +258,7 @@ mod tests {
                     let call = u32::try_from(n).unwrap();
                     let name = table.start(n, Purpose::SendZeroCopy { call }, Some(n));
                     let said = story(result, notifies, copied, early);
-                    live.push((n, Tracked { name, result, notifies, said, sent: 0, released: 0 }));
+                    live.push((n, Tracked { name, result, notifies, copied, said, sent: 0, released: 0 }));
                     continue;
                 }
                 if live.is_empty() {
@@ -278,12 +280,14 @@ mod tests {
                         prop_assert_eq!(pinned.is_some(), tracked.notifies && result > 0);
                         // Failed: only told when the kernel is done with it all.
                         prop_assert!(result > 0 || last);
+                        prop_assert!(pinned.is_none_or(|call| call as usize == *n));
+                        prop_assert!(released.is_none_or(|copied| copied == tracked.copied));
                         tracked.sent += 1;
                         tracked.released += u32::from(released.is_some());
                         prop_assert!(released.is_none() || last);
                     }
-                    Meaning::Released { port, .. } => {
-                        prop_assert_eq!(port, *n);
+                    Meaning::Released { port, call, copied } => {
+                        prop_assert_eq!((port, call as usize, copied), (*n, *n, tracked.copied));
                         prop_assert_eq!(tracked.sent, 1, "released before it was sent");
                         prop_assert!(said.notification && last);
                         tracked.released += 1;
@@ -300,6 +304,40 @@ mod tests {
                 }
             }
             prop_assert_eq!(table.len(), 0);
+        }
+
+        /// Whatever of its story a send is at, what the kernel may read of it is
+        /// in the table or was handed out with the result, once; and if the table
+        /// is left, it is not freed.
+        #[test]
+        fn what_the_kernel_may_read_is_handed_out_or_leaked(
+            sends in proptest::collection::vec(
+                (prop_oneof![-125..0_i32, 0..2_i32, 1..1_000_000_i32],
+                 any::<bool>(), any::<bool>(), 0..3_usize),
+                1..20,
+            ),
+        ) {
+            let mut table = InFlight::<Arc<()>>::new();
+            for (n, (result, notifies, early, until)) in sends.into_iter().enumerate() {
+                let memory = Arc::new(());
+                let purpose = Purpose::SendZeroCopy { call: 0 };
+                let name = table.start(n, purpose, Some(Arc::clone(&memory)));
+                let mut handed_out = false;
+                for said in story(result, notifies, false, early).into_iter().take(until) {
+                    if let Meaning::Sent { memory: same, .. } = table.said(name, said) {
+                        prop_assert!(Arc::ptr_eq(&memory, &same) && !handed_out);
+                        handed_out = true;
+                    }
+                }
+                let held = table.memory(name).is_some();
+                prop_assert_eq!(Arc::strong_count(&memory), 1 + usize::from(held));
+                prop_assert!(held != handed_out, "held {}, handed out {}", held, handed_out);
+                if n % 2 == 0 {
+                    table.leak();
+                    prop_assert_eq!(Arc::strong_count(&memory), 1 + usize::from(held));
+                    table = InFlight::new();
+                }
+            }
         }
 
         /// An operation that repeats ends with the completion that says so,

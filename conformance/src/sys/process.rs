@@ -74,6 +74,13 @@ pub fn restrict_process(restrictions: &[ProcessRestriction]) -> io::Result<()> {
     Ok(())
 }
 
+/// Has the kernel refuse `connect(2)` to the calling thread from now on, so that
+/// nothing it owns can be disconnected.
+#[cfg(target_os = "linux")]
+pub(crate) fn refuse_connecting() -> io::Result<()> {
+    filter::refuse_all(&[libc::SYS_connect], libc::EPERM)
+}
+
 /// `seccomp-no-epoll`, `seccomp-no-epoll-enosys`, …, `memlock=BYTES`.
 impl FromStr for ProcessRestriction {
     type Err = UnknownRestriction;
@@ -163,6 +170,19 @@ mod filter {
     /// Makes these calls answer `errno`.
     pub(super) fn refuse(what: Refusable, errno: i32) -> io::Result<()> {
         let Calls { numbers, options } = calls(what);
+        apply(numbers, options, errno)
+    }
+
+    /// The same with calls by their numbers.
+    pub(super) fn refuse_all(numbers: &[libc::c_long], errno: i32) -> io::Result<()> {
+        apply(numbers, &[], errno)
+    }
+
+    fn apply(
+        numbers: &[libc::c_long],
+        options: &[(libc::c_int, libc::c_int)],
+        errno: i32,
+    ) -> io::Result<()> {
         let compile = || -> Result<BpfProgram, seccompiler::BackendError> {
             let mut conditions = Vec::new();
             for &(level, option) in options {
