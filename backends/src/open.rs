@@ -36,7 +36,7 @@ pub fn open(choice: Choice, restrictions: &Restrictions) -> Result<Arc<dyn Backe
     let report = probe::report(restrictions);
     Ok(match select(choice, BUILT, &report)? {
         #[cfg(all(target_os = "linux", not(lastbyte_portable)))]
-        BackendKind::IoUring => Arc::new(crate::ring::RingBackend::new(report)),
+        BackendKind::IoUring => Arc::new(crate::ring::io_uring(report)),
         BackendKind::Epoll => Arc::new(epoll(report)),
         _ => Arc::new(fallback(report)),
     })

@@ -383,6 +383,12 @@ pub struct Counters {
     pub registered_bytes: u64,
     /// Bytes that the kernel was asked to send out of registered memory.
     pub sent_registered_bytes: u64,
+    /// Times that more was started in a turn than the queue of a ring holds, which
+    /// took a call more.
+    pub submissions_full: u64,
+    /// Times that the kernel had to keep completions back because the queue of a
+    /// ring was full of them. None is lost.
+    pub completions_full: u64,
     /// Bytes of ciphertext that were sealed in user space and are not yet
     /// released by the kernel, now.
     pub ciphertext_bytes: u64,

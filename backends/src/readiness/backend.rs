@@ -1,25 +1,24 @@
 //! A backend is a kind of selector and the facilities that go with it.
 
-use super::driver::{ReadinessDriver, share_of_turn};
+use super::driver::ReadinessDriver;
 use super::selector::Selector;
 use crate::facilities::Facilities;
 use lastbyte::{Backend, BackendKind, CompletionSink, Driver, DriverConfig, DriverError, Report};
 use std::io;
 
+/// Makes a selector for a driver, from what can be used; `bound` to the calling
+/// thread or not.
+pub(crate) type Make<S> = fn(&DriverConfig, &Facilities, bound: bool) -> io::Result<S>;
+
 #[derive(Debug)]
 pub(crate) struct ReadinessBackend<S> {
     kind: BackendKind,
     report: Report,
-    /// Makes a selector that yields at most so many events at once.
-    selector: fn(usize) -> io::Result<S>,
+    selector: Make<S>,
 }
 
 impl<S: Selector> ReadinessBackend<S> {
-    pub(crate) fn new(
-        kind: BackendKind,
-        report: Report,
-        selector: fn(usize) -> io::Result<S>,
-    ) -> Self {
+    pub(crate) fn new(kind: BackendKind, report: Report, selector: Make<S>) -> Self {
         Self { kind, report, selector }
     }
 
@@ -27,10 +26,11 @@ impl<S: Selector> ReadinessBackend<S> {
         &self,
         config: &DriverConfig,
         sink: K,
+        bound: bool,
     ) -> Result<ReadinessDriver<S, K>, DriverError> {
-        let selector = (self.selector)(share_of_turn(config))
-            .map_err(|error| DriverError::new("making a selector", &error))?;
         let facilities = Facilities::of(&self.report, self.kind);
+        let selector = (self.selector)(config, &facilities, bound)
+            .map_err(|error| DriverError::new("making a selector", &error))?;
         Ok(ReadinessDriver::new(selector, sink, config.clone(), facilities))
     }
 }
@@ -49,7 +49,7 @@ impl<S: Selector + Send + 'static> Backend for ReadinessBackend<S> {
         config: &DriverConfig,
         sink: Box<dyn CompletionSink>,
     ) -> Result<Box<dyn Driver>, DriverError> {
-        Ok(Box::new(self.with_sink(config, sink)?))
+        Ok(Box::new(self.with_sink(config, sink, true)?))
     }
 
     fn movable_driver(
@@ -57,6 +57,6 @@ impl<S: Selector + Send + 'static> Backend for ReadinessBackend<S> {
         config: &DriverConfig,
         sink: Box<dyn CompletionSink + Send>,
     ) -> Result<Box<dyn Driver + Send>, DriverError> {
-        Ok(Box::new(self.with_sink(config, sink)?))
+        Ok(Box::new(self.with_sink(config, sink, false)?))
     }
 }

@@ -11,7 +11,7 @@ mod backend;
 mod closing;
 mod connection;
 mod context;
-mod driver;
+pub(crate) mod driver;
 mod listener;
 pub(crate) mod mio_selector;
 pub(crate) mod native;
@@ -24,4 +24,4 @@ mod shape;
 mod timers;
 
 pub(crate) use backend::ReadinessBackend;
-pub(crate) use driver::{ReadinessDriver, is_listener, share_of_turn};
+pub(crate) use driver::{is_listener, share_of_turn};

@@ -9,5 +9,5 @@ mod selector;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use backend::RingBackend;
+pub(crate) use backend::io_uring;
 pub(crate) use selector::FULL;

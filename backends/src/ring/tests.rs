@@ -2,7 +2,8 @@
 
 use super::selector::RingSelector;
 use crate::facilities::Facilities;
-use crate::readiness::{ReadinessDriver, share_of_turn};
+use crate::readiness::driver::ReadinessDriver;
+use crate::readiness::share_of_turn;
 use crate::sys::ring::Wish;
 use lastbyte::{
     AttachOptions, BackendKind, CloseOutcome, Driver, DriverConfig, Event, EventQueue, Facility,
@@ -115,6 +116,10 @@ fn everything_through_queues(
     assert_eq!((acked, released), (connections * all_rounds, connections * all_rounds));
     let counters = driver.counters();
     assert_eq!((counters.unreleased_bytes, counters.leaked_bytes), (0, 0));
+    if places == SHORT {
+        let full = (counters.submissions_full, counters.completions_full);
+        assert!(full.0 > 0 && full.1 > 0, "the queues were never full: {full:?}");
+    }
 }
 
 #[test]

@@ -75,7 +75,7 @@ const fn no_stamps(errno: i32) -> [(Facility, i32); 3] {
     ]
 }
 
-const AXES: [Axis; 14] = [
+const AXES: [Axis; 15] = [
     axis("seccomp-no-io-uring", &no_ring(libc::EPERM)),
     axis("seccomp-no-io-uring-enosys", &no_ring(libc::ENOSYS)),
     axis("seccomp-no-epoll", &[(Facility::Epoll, libc::EPERM)]),
@@ -86,6 +86,8 @@ const AXES: [Axis; 14] = [
     axis("seccomp-no-zerocopy-enosys", &[(Facility::ZeroCopy, libc::ENOSYS)]),
     axis("seccomp-no-tcp-info", &[(Facility::TcpInfo, libc::EPERM)]),
     axis("seccomp-no-kernel-tls", &[(Facility::KernelTls, libc::EPERM)]),
+    // For those who may not administer the machine: EPERM, to others nothing.
+    Axis { of_the_machine: true, may_lack: &[&RING], ..axis("io-uring-disabled=1", &[]) },
     Axis { of_the_machine: true, ..axis("io-uring-disabled=2", &no_ring(libc::EPERM)) },
     Axis {
         of_the_machine: true,

@@ -200,6 +200,7 @@ impl Selector for RingSelector {
     fn count(&self, counters: &mut Counters) {
         let size = self.buffers.as_ref().map_or(0, ReceiveBuffers::size);
         counters.received_ahead_bytes = (self.ahead.get() * size) as u64;
+        (counters.submissions_full, counters.completions_full) = self.ring.full;
         counters.registered_bytes = self.registered.bytes();
         counters.sent_registered_bytes = self.sent_registered;
     }

@@ -29,6 +29,8 @@ pub(crate) struct Ring {
     queues: Queues,
     /// Completions only appear when the ring is entered for them.
     deferred: bool,
+    /// Times that there was no room for submissions, for completions.
+    pub(crate) full: (u64, u64),
 }
 
 enum Queues {
@@ -159,6 +161,8 @@ impl Ring {
 
     /// Takes out every completion that is there.
     pub(crate) fn reap(&mut self, mut take: impl FnMut(Completion)) {
+        let overflows = with!(&mut self.queues, ring => ring.submission().cq_overflow());
+        self.full.1 += u64::from(overflows);
         match &mut self.queues {
             Queues::Wide(ring, last_slot) => {
                 for entry in ring.completion() {
@@ -194,6 +198,7 @@ impl Ring {
             if pushed.is_ok() {
                 return Ok(());
             }
+            self.full.0 += 1;
             self.submit()?;
             if with!(&mut self.queues, ring => ring.submission().is_full()) {
                 // The kernel takes nothing for now, for want of memory or

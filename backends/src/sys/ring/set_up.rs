@@ -71,7 +71,7 @@ impl Ring {
         let mut rung = rungs.next().ok_or(io::ErrorKind::InvalidInput)?;
         loop {
             match rung.build(wish) {
-                Ok(queues) => return Ok(Self { queues, deferred: rung.deferred }),
+                Ok(queues) => return Ok(Self { queues, deferred: rung.deferred, full: (0, 0) }),
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
                     rung = rungs.next().ok_or(error)?;
                 }
