@@ -12,7 +12,7 @@ use crate::sys::tcp;
 use crate::wire::Wire;
 use crate::{Case, Lack, Proof, Subject};
 use bytes::Bytes;
-use lastbyte::{AttachOptions, ConnectionId, Facility, Method, Watch};
+use lastbyte::{AttachOptions, ConnectionId, Facility, Method, Pool, Watch};
 use socket2::SockRef;
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -30,7 +30,12 @@ pub(super) fn cases() -> Vec<Case> {
         Case::new(
             "C09-zero-copy-is-real-on-a-path-that-does-not-copy",
             "sent to another machine, payloads go by ZeroCopy and not by ZeroCopyRefused",
-            |subject| with_peer(subject, is_real),
+            |subject| with_peer(subject, |subject, peer| is_real(subject, peer, false)),
+        ),
+        Case::new(
+            "C09-registered-memory-goes-without-a-copy",
+            "the same out of memory that is registered where that can be had",
+            |subject| with_peer(subject, |subject, peer| is_real(subject, peer, true)),
         ),
         Case::new(
             "C05-memory-in-flight-is-the-kernels-until-released",
@@ -61,17 +66,28 @@ fn with_peer(
     Ok(Proof::substitute(lack, "over loopback, which copies, memory comes back after Released"))
 }
 
-fn is_real(subject: &Subject, peer: SocketAddr) -> Result<Proof, Failure> {
+fn is_real(subject: &Subject, peer: SocketAddr, registered: bool) -> Result<Proof, Failure> {
     let (socket, stream) = Stream::open(peer, false)?;
     let mut rig = Rig::eager(subject)?;
+    // Where it cannot be registered, a buffer of it is pinned when it is sent.
+    let pool = Pool::contiguous(LONG, 1);
+    let registered = registered && rig.driver().register(&pool).is_ok();
     let connection = rig.attach(socket, &AttachOptions::default())?;
     let mut methods = Vec::new();
     for len in [[SHORT; 20], [LONG; 20]].concat() {
-        let transfer = rig.send(connection, len, Watch::ALL)?;
+        let transfer = if registered {
+            let mut buffer = pool.take();
+            buffer.fill_from(&pattern::bytes(rig.position(connection), len));
+            rig.submit(connection, buffer.into(), Watch::ALL, None)?
+        } else {
+            rig.send(connection, len, Watch::ALL)?
+        };
         rig.settle()?;
         methods.extend(rig.record.told(connection, transfer).released.map(|r| r.method));
     }
     expect_nothing_held(&mut rig)?;
+    let sent = rig.driver().counters().sent_registered_bytes;
+    ensure!(registered == (sent > 0), "{sent} bytes were sent out of registered memory");
     let account = finish(&mut rig, connection, stream)?;
     ensure!(account.inverted + account.wrong == 0, "the peer got {account:?}");
     if let Some(lack) = subject.lacks(Facility::ZeroCopy).or_else(|| super::no_room(&mut rig)) {
@@ -86,7 +102,8 @@ fn is_real(subject: &Subject, peer: SocketAddr) -> Result<Proof, Failure> {
             "each payload says that zero copy was refused, or that it was not tried any more",
         ));
     }
-    Ok(Proof::noting(format!("{real} of {} without a copy", methods.len())))
+    let out_of = if registered { " out of registered memory" } else { "" };
+    Ok(Proof::noting(format!("{real} of {} without a copy{out_of}", methods.len())))
 }
 
 fn in_flight(subject: &Subject, peer: SocketAddr) -> Result<Proof, Failure> {
