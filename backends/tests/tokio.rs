@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use lastbyte::{
-    AttachOptions, Backend, Choice, CloseOutcome, DriverConfig, FailReason, Payload, Restrictions,
-    Stage, Watch,
+    AttachOptions, Backend, BackendKind, Choice, CloseOutcome, DriverConfig, Facility, FailReason,
+    NotRegistered, Payload, Pool, Restrictions, Stage, Watch,
 };
 use lastbyte_backends::tokio::{Connection, Ended, Handle, spawn};
 use std::io::{Read, Write};
@@ -92,6 +92,40 @@ fn stages_are_awaited_in_any_order_and_closing_tells_the_outcome() {
         assert!(matches!(transfer.acked().await, Err(Ended::NotTold)));
         assert_eq!(connection.close(CLOSE).await, CloseOutcome::Graceful);
         assert_eq!(reader.join().unwrap(), 300_000);
+    });
+}
+
+#[test]
+fn a_pool_is_registered_where_the_backend_can() {
+    on_each_backend(async |backend: Arc<dyn Backend>| {
+        let handle = handle(&*backend);
+        let pool = Pool::contiguous(64 << 10, 2);
+        let can = backend.kind() == BackendKind::IoUring
+            && backend.report().has(Facility::UringFixedBuffers)
+            && backend.report().has(Facility::UringZeroCopy);
+        let registered = handle.register(&pool);
+        assert_eq!(registered, if can { Ok(()) } else { Err(NotRegistered::Unsupported) });
+        let (connection, mut peer) = pair(&handle).await;
+        let reader = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            peer.read_to_end(&mut all).unwrap();
+            all
+        });
+        for content in [1, 2, 3] {
+            let mut buffer = pool.take();
+            buffer.fill_from(&[content; 64 << 10]);
+            let mut transfer = connection.send(buffer.into(), Watch::ACKED).unwrap();
+            drop(transfer.acked().await.unwrap());
+            drop(transfer.released().await.unwrap());
+            assert_eq!(pool.idle(), 2);
+        }
+        assert_eq!(handle.counters().sent_registered_bytes > 0, can);
+        handle.unregister(&pool);
+        assert_eq!(handle.counters().registered_bytes, 0);
+        assert_eq!(connection.close(CLOSE).await, CloseOutcome::Graceful);
+        let all = reader.join().unwrap();
+        let expected = [1, 2, 3].map(|content| vec![content; 64 << 10]).concat();
+        assert!(all == expected, "other bytes arrived");
     });
 }
 

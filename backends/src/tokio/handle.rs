@@ -5,8 +5,8 @@ use super::inbox::Inboxes;
 use super::listener::Listener;
 use super::turning;
 use lastbyte::{
-    AttachOptions, Attached, Backend, Counters, Driver, DriverConfig, DriverError, Event, Refused,
-    Socket, TlsRole, event_channel,
+    AttachOptions, Attached, Backend, Counters, Driver, DriverConfig, DriverError, Event,
+    NotRegistered, Pool, Refused, Socket, TlsRole, event_channel,
 };
 use std::fmt;
 use std::net::TcpListener;
@@ -120,6 +120,19 @@ impl Handle {
             Ok(attached)
         })?;
         Ok(Connection::new(self.user.clone(), attached, to_receive, to_close))
+    }
+
+    /// Has the kernel pin the memory of a contiguous pool once for all.
+    ///
+    /// # Errors
+    /// As [`Driver::register`]; the pool can be used all the same.
+    pub fn register(&self, pool: &Pool) -> Result<(), NotRegistered> {
+        self.user.0.lock().driver.register(pool)
+    }
+
+    /// Takes [`Self::register`] back.
+    pub fn unregister(&self, pool: &Pool) {
+        self.user.0.lock().driver.unregister(pool);
     }
 
     /// What the driver has done so far.
