@@ -49,7 +49,12 @@ mod witness;
 pub use case::{Case, Lack, Proof, Verdict};
 pub use cases::cases;
 pub use failure::Failure;
+#[cfg(target_os = "linux")]
+pub use link::{Apart, LinkOptions, Wire};
+pub use results::COMMIT;
 pub use run::{Outcome, Step, run_all, run_case};
 pub use subject::{OpenFailure, Opener, Subject};
+#[cfg(target_os = "linux")]
+pub use sys::namespace::Namespace;
 pub use sys::process::{ProcessRestriction, Refusable, UnknownRestriction, restrict_process};
 pub use sys::sysctl::{MachineRestriction, Restricted, restrict_machine};

@@ -15,8 +15,8 @@ use lastbyte::{AttachOptions, Evidence, StageEvidence, Watch};
 use std::time::{Duration, Instant};
 
 /// Half way round the world and back, twice.
-const FAR: Netem = Netem { delay: Duration::from_millis(160), loss: 0 };
-const LOSSY: Netem = Netem { delay: Duration::from_millis(10), loss: 30 };
+const FAR: Netem = Netem { delay: Duration::from_millis(160), loss: 0, rate: None };
+const LOSSY: Netem = Netem { delay: Duration::from_millis(10), loss: 30, rate: None };
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
@@ -51,7 +51,7 @@ fn over(subject: &Subject, netem: Netem, prove: Prove) -> Result<Proof, Failure>
         Ok(ends) => return prove(subject, ends, netem),
         Err(lack) => lack,
     };
-    let options = LinkOptions { delay: netem.delay, loss: netem.loss, rate: None };
+    let options = LinkOptions { delay: netem.delay, loss: netem.loss, rate: netem.rate };
     let Ok((_link, ends)) = Link::new(options)? else {
         return without_link(subject, lack);
     };

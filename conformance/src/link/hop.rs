@@ -3,9 +3,9 @@
 
 use super::LinkOptions;
 use super::journal::{Arrival, Journal};
+use super::lane::{Dice, Lane, Waiting};
 use super::segment::{Segment, turn_round};
 use crate::sys::poll;
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -31,7 +31,7 @@ pub(super) fn hop(
     control: &Mutex<Control>,
     journal: &Mutex<Journal>,
 ) -> io::Result<()> {
-    let mut dice = Dice(0x2545_F491_4F6C_DD1D);
+    let mut dice = Dice::default();
     let mut lanes = [Lane::default(), Lane::default()];
     let mut packet = vec![0; 64 << 10];
     loop {
@@ -49,7 +49,7 @@ pub(super) fn hop(
                 deliver(&mut device, &due, cut, journal)?;
             }
         }
-        let next = lanes.iter().filter_map(|lane| lane.waiting.front()).map(|w| w.at).min();
+        let next = lanes.iter().filter_map(Lane::next).min();
         let wait = next.map_or(BEAT, |at| at.saturating_duration_since(now).min(BEAT));
         // A held packet is due all the time and must not make this spin.
         let wait = if hold { BEAT } else { wait };
@@ -78,7 +78,7 @@ pub(super) fn hop(
 
 fn deliver(
     device: &mut File,
-    due: &Waiting,
+    due: &Waiting<Segment>,
     cut: bool,
     journal: &Mutex<Journal>,
 ) -> io::Result<()> {
@@ -92,52 +92,8 @@ fn deliver(
         result => result?,
     }
     let after = Instant::now();
-    lock(journal).arrived(&due.segment, Arrival { before, after });
+    lock(journal).arrived(&due.note, Arrival { before, after });
     Ok(())
-}
-
-/// One direction. Packets keep their order.
-#[derive(Debug, Default)]
-struct Lane {
-    waiting: VecDeque<Waiting>,
-    free_at: Option<Instant>,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    at: Instant,
-    packet: Vec<u8>,
-    segment: Segment,
-}
-
-impl Lane {
-    fn push(&mut self, packet: Vec<u8>, segment: Segment, now: Instant, options: LinkOptions) {
-        let starts = self.free_at.map_or(now, |free| free.max(now));
-        let takes = options.rate.map_or(Duration::ZERO, |rate| {
-            Duration::from_nanos(packet.len() as u64 * 1_000_000_000 / rate.max(1))
-        });
-        self.free_at = Some(starts + takes);
-        self.waiting.push_back(Waiting { at: starts + takes + options.delay, packet, segment });
-    }
-
-    fn due(&mut self, now: Instant) -> Option<Waiting> {
-        self.waiting.front().filter(|waiting| waiting.at <= now)?;
-        self.waiting.pop_front()
-    }
-}
-
-/// The same losses in each run, as far as the kernel's timers allow.
-#[derive(Debug)]
-struct Dice(u64);
-
-impl Dice {
-    /// Xorshift: even enough for a thousandth.
-    fn below(&mut self, bound: u32) -> u32 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        u32::try_from((self.0 >> 33) % u64::from(bound)).unwrap_or(0)
-    }
 }
 
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -9,11 +9,19 @@
 //! The link sees every packet, so it knows when an acknowledgement reached the
 //! sender: the truth that completions are held against.
 
+#[cfg(target_os = "linux")]
+mod apart;
 mod hop;
 mod journal;
+mod lane;
+#[cfg(target_os = "linux")]
+mod router;
 mod segment;
 #[cfg(target_os = "linux")]
 pub(crate) mod veth;
+
+#[cfg(target_os = "linux")]
+pub use apart::{Apart, Wire};
 
 use crate::sys::tun::{self, HERE, THERE};
 use crate::{Failure, Lack};
@@ -29,13 +37,13 @@ use std::time::Duration;
 
 /// What the link does to packets.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct LinkOptions {
+pub struct LinkOptions {
     /// One way.
-    pub(crate) delay: Duration,
+    pub delay: Duration,
     /// Packets lost of a thousand, each way.
-    pub(crate) loss: u32,
+    pub loss: u32,
     /// Bytes a second, each way; `None` without bound.
-    pub(crate) rate: Option<u64>,
+    pub rate: Option<u64>,
 }
 
 /// A running link. Dropping it cuts it.

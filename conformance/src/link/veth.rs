@@ -13,8 +13,8 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-const SERVER: Ipv4Addr = Ipv4Addr::new(10, 8, 0, 1);
-const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 8, 0, 2);
+pub(super) const SERVER: Ipv4Addr = Ipv4Addr::new(10, 8, 0, 1);
+pub(super) const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 8, 0, 2);
 /// Only a wire that does not carry takes so long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -31,6 +31,22 @@ pub(crate) fn apart(netem: Netem) -> Result<Result<Ends, Lack>, Failure> {
 }
 
 fn build(netem: Netem) -> Result<Ends, (&'static str, io::Error)> {
+    let (server, client) = join(Some(netem))?;
+    server.enter().map_err(in_step("setns"))?;
+    let listener = TcpListener::bind((SERVER, 0)).map_err(in_step("listen in a namespace"))?;
+    let address = listener.local_addr().map_err(in_step("listen in a namespace"))?;
+    client.enter().map_err(in_step("setns"))?;
+    let connected = connect(address).map_err(in_step("connect between namespaces"))?;
+    server.enter().map_err(in_step("setns"))?;
+    let (accepted, _) = listener.accept().map_err(in_step("accept in a namespace"))?;
+    Ok(Ends { server: accepted, client: connected })
+}
+
+/// A server's and a client's namespace with a wire between them, which `netem`
+/// may slow down. Leaves the calling thread in one of them.
+pub(super) fn join(
+    netem: Option<Netem>,
+) -> Result<(Namespace, Namespace), (&'static str, io::Error)> {
     let client = Namespace::enter_new().map_err(in_step("unshare(CLONE_NEWNET), as root"))?;
     let server = Namespace::enter_new().map_err(in_step("unshare(CLONE_NEWNET), as root"))?;
     let devices = Devices::open().map_err(in_step("a netlink socket"))?;
@@ -38,26 +54,25 @@ fn build(netem: Netem) -> Result<Ends, (&'static str, io::Error)> {
         .add_veth("server0", "client0", client.as_file().as_fd())
         .map_err(in_step("a veth pair (module veth)"))?;
     configure(&devices, "server0", SERVER, netem)?;
-    let listener = TcpListener::bind((SERVER, 0)).map_err(in_step("listen in a namespace"))?;
-    let address = listener.local_addr().map_err(in_step("listen in a namespace"))?;
     client.enter().map_err(in_step("setns"))?;
     let devices = Devices::open().map_err(in_step("a netlink socket"))?;
     configure(&devices, "client0", CLIENT, netem)?;
-    let connected = connect(address).map_err(in_step("connect between namespaces"))?;
-    server.enter().map_err(in_step("setns"))?;
-    let (accepted, _) = listener.accept().map_err(in_step("accept in a namespace"))?;
-    Ok(Ends { server: accepted, client: connected })
+    Ok((server, client))
 }
 
 fn configure(
     devices: &Devices,
     name: &str,
     address: Ipv4Addr,
-    netem: Netem,
+    netem: Option<Netem>,
 ) -> Result<(), (&'static str, io::Error)> {
+    devices.up("lo").map_err(in_step("loopback up"))?;
     devices.address(name, address, 24).map_err(in_step("an address for veth"))?;
     devices.up(name).map_err(in_step("veth up"))?;
-    devices.netem(name, netem).map_err(in_step("netem (module sch_netem)"))
+    match netem {
+        Some(netem) => devices.netem(name, netem).map_err(in_step("netem (module sch_netem)")),
+        None => Ok(()),
+    }
 }
 
 /// A lossy wire may lose a handshake as well.

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use std::time::SystemTime;
 
 /// Which commit this program was built from.
-pub(crate) const COMMIT: &str = env!("LASTBYTE_COMMIT");
+pub const COMMIT: &str = env!("LASTBYTE_COMMIT");
 
 /// One run of the suite, on one kernel.
 #[derive(Clone, Debug, Deserialize, Serialize)]

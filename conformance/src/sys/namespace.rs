@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 
 /// A network namespace, which lives as long as this or a socket in it.
 #[derive(Debug)]
-pub(crate) struct Namespace {
+pub struct Namespace {
     file: File,
 }
 
@@ -23,6 +23,22 @@ impl Namespace {
     /// Takes the calling thread there.
     pub(crate) fn enter(&self) -> io::Result<()> {
         Ok(move_into_link_name_space(self.file.as_fd(), Some(LinkNameSpaceType::Network))?)
+    }
+
+    /// Does `work` in there, on a thread of its own; what that opens or starts
+    /// stays there.
+    ///
+    /// # Errors
+    /// If there is no thread to be had, or the kernel does not let it in.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("namespace".into());
+            let inside = || self.enter().map(|()| work());
+            match thread.spawn_scoped(scope, inside)?.join() {
+                Ok(done) => done,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
     }
 
     pub(crate) fn as_file(&self) -> &File {

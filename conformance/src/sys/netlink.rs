@@ -32,6 +32,8 @@ mod number {
     pub(super) const TC_H_ROOT: u32 = 0xffff_ffff;
     pub(super) const TCA_KIND: u16 = 1;
     pub(super) const TCA_OPTIONS: u16 = 2;
+    pub(super) const IFLA_TXQLEN: u16 = 13;
+    pub(super) const TCA_NETEM_RATE: u16 = 6;
     pub(super) const TCA_NETEM_LATENCY64: u16 = 10;
 }
 use number::*;
@@ -49,6 +51,8 @@ pub(crate) struct Netem {
     pub(crate) delay: Duration,
     /// Packets lost of a thousand.
     pub(crate) loss: u32,
+    /// Bytes a second; `None` without bound.
+    pub(crate) rate: Option<u64>,
 }
 
 impl Devices {
@@ -93,6 +97,14 @@ impl Devices {
         self.request(message)
     }
 
+    /// How many packets may wait in the device.
+    pub(crate) fn queue(&self, name: &str, packets: u32) -> io::Result<()> {
+        let mut message = Message::new(RTM_NEWLINK, 0);
+        message.link(self.index(name)?, 0);
+        message.number(IFLA_TXQLEN, packets);
+        self.request(message)
+    }
+
     pub(crate) fn address(&self, name: &str, address: Ipv4Addr, prefix: u8) -> io::Result<()> {
         const AF_INET: u8 = 2;
         let mut message = Message::new(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE);
@@ -127,6 +139,12 @@ impl Devices {
             }
             let nanos = u64::try_from(netem.delay.as_nanos()).unwrap_or(u64::MAX);
             message.attribute(TCA_NETEM_LATENCY64, &nanos.to_ne_bytes());
+            if let Some(rate) = netem.rate {
+                // struct tc_netem_rate: rate, and three fields for links that
+                // add to each packet.
+                let rate = u32::try_from(rate).unwrap_or(u32::MAX);
+                message.attribute(TCA_NETEM_RATE, &[rate, 0, 0, 0].map(u32::to_ne_bytes).concat());
+            }
         });
         self.request(message)
     }

@@ -14,7 +14,7 @@ pub(crate) const HERE: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
 pub(crate) const THERE: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
 
 #[cfg(target_os = "linux")]
-pub(crate) use linux::make;
+pub(crate) use linux::{make, open};
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -24,6 +24,7 @@ mod linux {
     use std::mem::{size_of, zeroed};
     use std::net::{TcpListener, TcpStream};
     use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+    use std::os::unix::fs::OpenOptionsExt;
 
     /// What the child leaves behind.
     #[derive(Debug)]
@@ -68,6 +69,31 @@ mod linux {
             // SAFETY: as above.
             connector: unsafe { TcpStream::from_raw_fd(connector) },
         })
+    }
+
+    /// A TUN device of that name in the calling thread's namespace, which lives
+    /// as long as what this returns. It neither blocks nor has an address yet.
+    pub(crate) fn open(name: &str) -> io::Result<File> {
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open("/dev/net/tun")?;
+        // SAFETY: a structure of integers and arrays of them: zeros are valid.
+        let mut request: libc::ifreq = unsafe { zeroed() };
+        // The last byte stays zero.
+        let room = request.ifr_name.len() - 1;
+        for (to, from) in request.ifr_name[..room].iter_mut().zip(name.bytes()) {
+            *to = from.cast_signed();
+        }
+        request.ifr_ifru.ifru_flags =
+            libc::c_short::try_from(libc::IFF_TUN | libc::IFF_NO_PI).unwrap_or(0);
+        let device = file.as_raw_fd();
+        // SAFETY: `request` is the `ifreq` that TUNSETIFF reads and writes.
+        if unsafe { libc::ioctl(device, libc::TUNSETIFF, &raw mut request) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(file)
     }
 
     /// Runs [`build`] in a child and reads its answer from a pipe.
