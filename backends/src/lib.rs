@@ -39,8 +39,8 @@ pub mod tls;
 pub mod tokio;
 
 pub use open::{
-    BACKEND_VARIABLE, BUILT, DISABLE_VARIABLE, EnvError, choice_from_env, open,
-    restrictions_from_env,
+    BACKEND_VARIABLE, BUILT, DISABLE_VARIABLE, EnvError, ZERO_COPY_THRESHOLD_VARIABLE,
+    choice_from_env, open, restrictions_from_env, zero_copy_threshold_from_env,
 };
 pub use probe::report;
 pub use sys::sealed_memory::SealedMemory;

@@ -26,6 +26,10 @@ pub const BACKEND_VARIABLE: &str = "LASTBYTE_BACKEND";
 /// `LASTBYTE_DISABLE=zerocopy,timestamps`.
 pub const DISABLE_VARIABLE: &str = "LASTBYTE_DISABLE";
 
+/// The variable that says from how many bytes on zero copy is tried, for
+/// [`DriverConfig::zero_copy_threshold`](lastbyte::DriverConfig::zero_copy_threshold).
+pub const ZERO_COPY_THRESHOLD_VARIABLE: &str = "LASTBYTE_ZERO_COPY_THRESHOLD";
+
 /// Probes this kernel and opens the backend that `choice` and `restrictions`
 /// lead to. Does not read the environment: see [`choice_from_env`].
 ///
@@ -64,6 +68,19 @@ pub fn restrictions_from_env() -> Result<Restrictions, EnvError> {
         .map_err(|error| EnvError { variable: DISABLE_VARIABLE, wrong: Wrong::Facility(error) })
 }
 
+/// The threshold that [`ZERO_COPY_THRESHOLD_VARIABLE`] holds, `None` if it is not
+/// set. `bench zerocopy` finds out what it should be on a machine.
+///
+/// # Errors
+/// If it holds no number of bytes.
+pub fn zero_copy_threshold_from_env() -> Result<Option<u64>, EnvError> {
+    let variable = ZERO_COPY_THRESHOLD_VARIABLE;
+    let parse = |value: String| {
+        value.parse().map_err(|_| EnvError { variable, wrong: Wrong::NoNumber(value) })
+    };
+    read(variable)?.map(parse).transpose()
+}
+
 fn read(variable: &'static str) -> Result<Option<String>, EnvError> {
     match env::var(variable) {
         Ok(value) => Ok(Some(value)),
@@ -84,6 +101,7 @@ enum Wrong {
     NotUnicode,
     Backend(UnknownBackend),
     Facility(UnknownFacility),
+    NoNumber(String),
 }
 
 impl fmt::Display for EnvError {
@@ -91,6 +109,7 @@ impl fmt::Display for EnvError {
         write!(f, "{}: ", self.variable)?;
         match &self.wrong {
             Wrong::NotUnicode => f.write_str("the value is not Unicode"),
+            Wrong::NoNumber(value) => write!(f, "'{value}' is no number of bytes"),
             Wrong::Backend(error) => error.fmt(f),
             Wrong::Facility(error) => error.fmt(f),
         }

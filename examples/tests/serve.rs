@@ -575,7 +575,11 @@ fn what_cannot_start_says_why_in_one_line() {
         assert!(complaint.contains(part), "{complaint}");
         assert!(output.stdout.is_empty());
     }
-    for (variable, value) in [("LASTBYTE_BACKEND", "kqueue"), ("LASTBYTE_DISABLE", "magic")] {
+    for (variable, value) in [
+        ("LASTBYTE_BACKEND", "kqueue"),
+        ("LASTBYTE_DISABLE", "magic"),
+        ("LASTBYTE_ZERO_COPY_THRESHOLD", "much"),
+    ] {
         let output = serve().args(["--dir", dir]).env(variable, value).output().unwrap();
         let complaint = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{complaint}");

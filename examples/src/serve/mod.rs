@@ -95,7 +95,11 @@ impl Drop for LastOne {
 
 impl Server {
     /// Starts the threads. The error is a line for people.
-    fn start(options: Options) -> Result<Self, String> {
+    fn start(mut options: Options) -> Result<Self, String> {
+        if options.zero_copy_threshold.is_none() {
+            options.zero_copy_threshold =
+                lastbyte_backends::zero_copy_threshold_from_env().map_err(|e| e.to_string())?;
+        }
         let root = Root::new(&options.dir)
             .map_err(|error| format!("cannot serve {}: {error}", options.dir.display()))?;
         let backend = open_backend(&options)?;

@@ -62,9 +62,9 @@ pub struct Options {
     #[arg(long, value_name = "N")]
     pub max_connections: Option<NonZero<u32>>,
 
-    /// Shortest response in bytes that zero copy is tried for [default: as the
-    /// library has it]
-    #[arg(long, value_name = "BYTES")]
+    /// Shortest response in bytes that zero copy is tried for; bench zerocopy
+    /// finds one [default: as the library has it]
+    #[arg(long, value_name = "BYTES", visible_alias = "threshold")]
     pub zero_copy_threshold: Option<u64>,
 
     /// Serve over TLS, with the certificate chain in this PEM file
@@ -107,6 +107,8 @@ TIME is a number of seconds, or has a unit: 500ms, 10s, 2m.
 
 Environment:
   LASTBYTE_BACKEND  the backend, where --backend does not name one
+  LASTBYTE_ZERO_COPY_THRESHOLD
+                    the threshold, where --zero-copy-threshold does not name one
   LASTBYTE_DISABLE  kernel facilities not to use, for example zerocopy,timestamps
 
 Exit code: 0 after a complete drain, 1 if the drain timed out or the server
@@ -154,7 +156,7 @@ pub fn one_line(error: &clap::Error) -> String {
     format!("{line}; see --help")
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     const LONGEST: f64 = 1e9;
     let unit_at = text.find(|char: char| char.is_ascii_alphabetic()).unwrap_or(text.len());
     let (number, unit) = text.split_at(unit_at);
