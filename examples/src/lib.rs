@@ -5,4 +5,6 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(target_os = "linux")]
+pub mod bench;
 pub mod serve;

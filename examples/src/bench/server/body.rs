@@ -1,0 +1,43 @@
+//! What responses are made of.
+
+use super::protocol::Body;
+use bytes::Bytes;
+use lastbyte::{FileRange, FileSource, Payload};
+use std::fs::File;
+use std::io::{self, Write};
+use std::sync::Arc;
+
+/// A response's bytes, of any length up to one that was said beforehand.
+#[derive(Debug)]
+pub(super) enum Store {
+    Memory(Bytes),
+    File(Arc<dyn FileSource>),
+}
+
+impl Store {
+    pub(super) fn new(body: Body, largest: u64) -> io::Result<Self> {
+        let len = usize::try_from(largest).map_err(io::Error::other)?;
+        // Not zeros: those might share a page.
+        let content: Vec<u8> = (0..len).map(|n| n.to_le_bytes()[n % 3]).collect();
+        Ok(match body {
+            Body::Memory => Self::Memory(content.into()),
+            Body::File => {
+                // It has no name, so that nothing is left of it whatever happens.
+                let mut file: File = tempfile::tempfile()?;
+                file.write_all(&content)?;
+                Self::File(Arc::new(file))
+            }
+        })
+    }
+
+    /// Adds the first `len` bytes.
+    pub(super) fn append(&self, payload: &mut Payload, len: u64) {
+        match self {
+            Self::Memory(content) => {
+                let len = usize::try_from(len).unwrap_or(usize::MAX).min(content.len());
+                payload.push(content.slice(..len));
+            }
+            Self::File(file) => payload.push(FileRange::new(Arc::clone(file), 0, len)),
+        }
+    }
+}
