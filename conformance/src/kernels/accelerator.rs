@@ -21,7 +21,7 @@ pub(super) enum Wanted {
 /// there says little, for on nested machines it can hang.
 pub(super) fn decide(
     wanted: Wanted,
-    hardware: Hardware,
+    hardware: &Hardware,
     interrupted: &AtomicBool,
     trial: impl FnOnce() -> Result<Prepared, String>,
 ) -> Result<Accelerator, String> {
@@ -34,9 +34,9 @@ pub(super) fn decide(
             }
         }
     }
-    let with_kvm = Hardware { accelerator: Accelerator::Kvm, ..hardware };
+    let with_kvm = Hardware { accelerator: Accelerator::Kvm, ..hardware.clone() };
     let broke = match trial() {
-        Ok(trial) => trial.boot(with_kvm, interrupted, &|_, _| {}).broke,
+        Ok(trial) => trial.boot(&with_kvm, interrupted, &|_| {}).broke,
         Err(why) => Some(why),
     };
     match (broke, wanted) {

@@ -3,7 +3,7 @@
 use super::channel::{Ended, Heard, Message};
 use super::console;
 use super::initramfs::{self, Job};
-use super::machine::{Accelerator, Machine, Stop};
+use super::machine::{Accelerator, Machine, Network, Stop};
 use super::modules::{self, Selection};
 use super::unpack::Unpacked;
 use crate::cli::output::Event;
@@ -31,11 +31,23 @@ pub(super) struct Prepared {
 }
 
 /// How to start it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Hardware {
     pub(super) accelerator: Accelerator,
     pub(super) cpus: usize,
-    pub(super) network: bool,
+    pub(super) network: Network,
+    /// Instructions of the guest for each nanosecond of its clock, as a power of
+    /// two; with it, CPU time is a count of instructions.
+    pub(super) icount: Option<u8>,
+}
+
+/// Something to see while it runs.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Shown<'s> {
+    /// A case that ended.
+    Case(&'s str, &'s CaseResult),
+    /// Something that was printed.
+    Printed(&'s str),
 }
 
 /// What came of it.
@@ -46,15 +58,19 @@ pub(super) struct Booted {
     pub(super) run: Option<Run>,
     pub(super) broke: Option<String>,
     pub(super) last_lines: Vec<String>,
-    /// What the suite printed besides its results.
-    pub(super) printed: Vec<String>,
+    /// What another program printed.
+    pub(super) output: Vec<String>,
+    /// How the suite, or the other program, ended.
+    pub(super) ended: Option<Ended>,
 }
 
 impl Prepared {
-    /// Puts `program`, a job and modules into a root for the kernel.
+    /// Puts `program`, a job and modules into a root for the kernel; the job may
+    /// be for an`other` program.
     pub(super) fn new(
         unpacked: Unpacked,
         program: &[u8],
+        other: Option<&[u8]>,
         arguments: Vec<String>,
         limit: Duration,
     ) -> Result<Self, String> {
@@ -63,13 +79,13 @@ impl Prepared {
             None => Selection::default(),
         };
         let names = modules.iter().map(|module| module.name.clone()).collect();
-        let job = Job { modules: names, arguments, limit };
+        let job = Job { modules: names, other: other.is_some(), arguments, limit };
         let folder = tempfile::Builder::new()
             .prefix("lastbyte-guest-")
             .tempdir()
             .map_err(|error| format!("no folder for a guest: {error}"))?;
         let path = folder.path().join("initramfs");
-        fs::write(&path, initramfs::build(program, &modules, &job))
+        fs::write(&path, initramfs::build(program, other, &modules, &job))
             .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
         let image = unpacked.image.clone();
         Ok(Self { folder, image, missing, _unpacked: unpacked, limit })
@@ -81,12 +97,12 @@ impl Prepared {
     }
 
     /// Starts it and waits for its end, or until everything is `interrupted`;
-    /// `show` is told of each case that ends.
+    /// `show` is told what there is to see.
     pub(super) fn boot(
         &self,
-        hardware: Hardware,
+        hardware: &Hardware,
         interrupted: &AtomicBool,
-        show: &dyn Fn(&str, &CaseResult),
+        show: &dyn Fn(Shown<'_>),
     ) -> Booted {
         let (initramfs, console) = (self.folder.path().join("initramfs"), self.console());
         let machine = Machine {
@@ -95,7 +111,8 @@ impl Prepared {
             console: &console,
             accelerator: hardware.accelerator,
             cpus: hardware.cpus,
-            network: hardware.network,
+            network: &hardware.network,
+            icount: hardware.icount,
             limit: self.limit + GRACE,
             interrupted,
         };
@@ -114,12 +131,13 @@ struct Transcript {
     ended: Vec<(String, CaseResult)>,
     run: Option<Run>,
     printed: Vec<String>,
+    output: Vec<String>,
     over: Option<Ended>,
     damaged: usize,
 }
 
 impl Transcript {
-    fn take(&mut self, heard: Heard, show: &dyn Fn(&str, &CaseResult)) {
+    fn take(&mut self, heard: Heard, show: &dyn Fn(Shown<'_>)) {
         let message = match heard {
             Heard::Message(message) => *message,
             Heard::Damaged => {
@@ -131,22 +149,30 @@ impl Transcript {
         match message {
             Message::Booted { release, failed } => {
                 self.release = Some(release);
-                self.printed.extend(failed.into_iter().map(|why| format!("module {why}")));
+                for why in failed {
+                    self.print(format!("module {why}"), show);
+                }
             }
             Message::Alive => {}
             Message::Suite(Event::Begin { backend, name }) => {
                 self.under_way.insert((backend, name));
             }
             Message::Suite(Event::End { backend, case }) => {
-                show(&backend, &case);
+                show(Shown::Case(&backend, &case));
                 self.under_way.remove(&(backend.clone(), case.name.clone()));
                 self.ended.push((backend, case));
             }
             Message::Suite(Event::Unavailable(_)) => {}
             Message::Suite(Event::Done { run }) => self.run = Some(*run),
-            Message::Printed { line } => self.printed.push(line),
+            Message::Printed { line } => self.print(line, show),
+            Message::Output { line } => self.output.push(line),
             Message::Over { why } => self.over = Some(why),
         }
+    }
+
+    fn print(&mut self, line: String, show: &dyn Fn(Shown<'_>)) {
+        show(Shown::Printed(&line));
+        self.printed.push(line);
     }
 
     fn conclude(mut self, stop: Stop, took: Duration, console: &Path) -> Booted {
@@ -162,7 +188,8 @@ impl Transcript {
             run,
             broke,
             last_lines,
-            printed: self.printed,
+            output: self.output,
+            ended: self.over,
         }
     }
 

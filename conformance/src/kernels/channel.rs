@@ -20,7 +20,9 @@ pub(super) enum Message {
     Suite(Event),
     /// The suite printed something else, or to its standard error.
     Printed { line: String },
-    /// The suite is over.
+    /// Another program printed something.
+    Output { line: String },
+    /// The suite, or the other program, is over.
     Over { why: Ended },
 }
 

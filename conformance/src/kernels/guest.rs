@@ -3,7 +3,7 @@
 //! libraries.
 
 use super::channel::{Ended, Message, frame};
-use super::initramfs::{JOB, Job, MODULES, PROGRAM};
+use super::initramfs::{JOB, Job, MODULES, OTHER, PROGRAM};
 use crate::sys::netlink::Devices;
 use rustix::mount::{MountFlags, mount};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process_group, setrlimit};
@@ -120,9 +120,10 @@ fn network() -> io::Result<()> {
     Ok(())
 }
 
-/// Runs the suite in a process of its own, for a limited time.
+/// Runs the suite, or another program, in a process of its own, for a limited
+/// time.
 fn suite(job: &Job, channel: &Channel) -> io::Result<Ended> {
-    let mut child = Command::new(format!("/{PROGRAM}"))
+    let mut child = Command::new(format!("/{}", if job.other { OTHER } else { PROGRAM }))
         .args(&job.arguments)
         .current_dir("/tmp")
         .stdin(Stdio::null())
@@ -134,8 +135,15 @@ fn suite(job: &Job, channel: &Channel) -> io::Result<Ended> {
     let out_of_time = Arc::new(AtomicBool::new(false));
     watch(&child, job.limit, &out_of_time);
     let printed = channel.clone();
-    let errors = std::thread::spawn(move || relay(stderr, &printed, false));
-    relay(stdout, channel, true);
+    let errors = std::thread::spawn(move || {
+        relay(stderr, &printed, |line| Message::Printed { line });
+    });
+    let other = job.other;
+    relay(stdout, channel, move |line| match serde_json::from_str(&line) {
+        _ if other => Message::Output { line },
+        Ok(event) => Message::Suite(event),
+        Err(_) => Message::Printed { line },
+    });
     drop(errors.join());
     let status = child.wait()?;
     Ok(if out_of_time.load(Ordering::SeqCst) { Ended::OutOfTime } else { ended(status) })
@@ -153,12 +161,11 @@ fn watch(child: &Child, limit: Duration, out_of_time: &Arc<AtomicBool>) {
 }
 
 /// Passes on what comes, line by line.
-fn relay(from: Option<impl Read>, channel: &Channel, events: bool) {
+fn relay(from: Option<impl Read>, channel: &Channel, as_message: impl Fn(String) -> Message) {
     let Some(from) = from else { return };
     for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
         let line = String::from_utf8_lossy(&line).into_owned();
-        let event = if events { serde_json::from_str(&line).ok() } else { None };
-        channel.say(&event.map_or(Message::Printed { line }, Message::Suite));
+        channel.say(&as_message(line));
     }
 }
 

@@ -60,6 +60,18 @@ impl Qemu {
     }
 }
 
+/// What a guest is connected to.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Network {
+    /// Nothing.
+    None,
+    /// QEMU's own network, which needs no privilege and no set-up.
+    User,
+    /// A TAP device of that name, which is there already: the guest's segments
+    /// go out whole and without a check sum, as to a network card.
+    Tap(String),
+}
+
 /// A machine to be started.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Machine<'m> {
@@ -69,7 +81,9 @@ pub(super) struct Machine<'m> {
     pub(super) console: &'m Path,
     pub(super) accelerator: Accelerator,
     pub(super) cpus: usize,
-    pub(super) network: bool,
+    pub(super) network: &'m Network,
+    /// See `Hardware`.
+    pub(super) icount: Option<u8>,
     /// When it is killed.
     pub(super) limit: Duration,
     /// Whether everything is to end.
@@ -146,9 +160,17 @@ impl Machine<'_> {
         let mut qemu = Command::new(QEMU);
         qemu.args(["-M", "q35", "-m", "1024", "-smp", &self.cpus.to_string()]);
         match self.accelerator {
+            Accelerator::Tcg if self.icount.is_some() => {
+                // A copy by `rep movsb` would count each byte; without these
+                // the kernel copies words (arch/x86/lib/copy_user_64.S).
+                qemu.args(["-accel", "tcg,thread=single", "-cpu", "max,-erms,-fsrm"])
+            }
             Accelerator::Tcg => qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max"]),
             Accelerator::Kvm => qemu.args(["-accel", "kvm", "-cpu", "host"]),
         };
+        if let Some(shift) = self.icount {
+            qemu.args(["-icount", &format!("shift={shift},sleep=on")]);
+        }
         qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
         qemu.arg("-kernel").arg(self.image).arg("-initrd").arg(self.initramfs);
         qemu.args(["-append", COMMAND_LINE]);
@@ -156,8 +178,16 @@ impl Machine<'_> {
         console.push(self.console);
         qemu.arg("-serial").arg(console);
         qemu.args(["-chardev", "stdio,id=channel,signal=off", "-serial", "chardev:channel"]);
-        if self.network {
-            qemu.args(["-nic", "user,model=virtio-net-pci,ipv6=off"]);
+        match self.network {
+            Network::None => {}
+            Network::User => {
+                qemu.args(["-nic", "user,model=virtio-net-pci,ipv6=off"]);
+            }
+            Network::Tap(name) => {
+                let netdev =
+                    format!("tap,id=net,ifname={name},script=no,downscript=no,vnet_hdr=on");
+                qemu.args(["-netdev", &netdev, "-device", "virtio-net-pci,netdev=net"]);
+            }
         }
         qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         parent::dies_with_this_thread(&mut qemu);

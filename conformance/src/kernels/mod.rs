@@ -13,6 +13,7 @@ mod channel;
 mod choose;
 mod console;
 mod cpio;
+mod exec;
 mod guest;
 mod image;
 mod initramfs;
@@ -36,11 +37,15 @@ pub(crate) enum Action {
     List(list::Options),
     /// Boot kernels and run the cases in each.
     Run(Box<run::Options>),
+    /// Boot one kernel and run another static program in it; what it prints is
+    /// this program's output.
+    Exec(Box<exec::Options>),
 }
 
 pub(crate) fn act(action: &Action) -> Result<ExitCode, String> {
     match action {
         Action::List(options) => list::list(options),
         Action::Run(options) => run::run(options),
+        Action::Exec(options) => exec::run(options),
     }
 }

@@ -1,9 +1,9 @@
 //! `kernels run`: the cases on a list of kernels.
 
 use super::accelerator::{self, Wanted};
-use super::boot::{Hardware, Prepared};
+use super::boot::{Hardware, Prepared, Shown};
 use super::cache::sha256_of;
-use super::machine::{Accelerator, Qemu};
+use super::machine::{Accelerator, Network, Qemu};
 use super::program::{self, Program};
 use super::wish::{self, Wish};
 use crate::cases;
@@ -97,14 +97,15 @@ pub(super) fn run(options: &Options) -> Result<ExitCode, String> {
     if qemu.network {
         arguments.extend(["--peer".to_owned(), format!("{HOST}:{}", remote.port())]);
     }
-    let software =
-        Hardware { accelerator: Accelerator::Tcg, cpus: options.cpus.get(), network: qemu.network };
+    let software = Hardware {
+        accelerator: Accelerator::Tcg,
+        cpus: options.cpus.get(),
+        network: if qemu.network { Network::User } else { Network::None },
+        icount: None,
+    };
     let interrupted = interruption().map_err(|error| format!("signals: {error}"))?;
-    let accelerator = accelerator::decide(options.accel, software, &interrupted, || {
-        let unpacked = wishes.iter().find_map(|wish| wish.unpack().ok());
-        let unpacked = unpacked.ok_or("there is no kernel to try it with")?;
-        let hello = vec!["probe".to_owned(), "--json".to_owned()];
-        Prepared::new(unpacked, &program.content, hello, TRIAL)
+    let accelerator = accelerator::decide(options.accel, &software, &interrupted, || {
+        trial(&wishes, &program.content)
     })?;
     let work = Work {
         options,
@@ -135,6 +136,14 @@ pub(super) fn run(options: &Options) -> Result<ExitCode, String> {
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// A kernel that only says hello.
+pub(super) fn trial(wishes: &[Wish], program: &[u8]) -> Result<Prepared, String> {
+    let unpacked = wishes.iter().find_map(|wish| wish.unpack().ok());
+    let unpacked = unpacked.ok_or("there is no kernel to try it with")?;
+    let hello = vec!["probe".to_owned(), "--json".to_owned()];
+    Prepared::new(unpacked, program, None, hello, TRIAL)
+}
+
 /// Finds out what every guest would refuse; what another binary knows of is not
 /// known here.
 fn check(options: &Options) -> Result<(), String> {
@@ -148,7 +157,7 @@ fn check(options: &Options) -> Result<(), String> {
 
 /// Set by the signals that ask for an end, so that guests and folders are not
 /// left behind; the second one ends this program at once.
-fn interruption() -> io::Result<Arc<AtomicBool>> {
+pub(super) fn interruption() -> io::Result<Arc<AtomicBool>> {
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&interrupted))?;
@@ -229,19 +238,20 @@ impl Work<'_> {
         };
         let limit = Duration::from_secs(self.options.deadline);
         let prepared = wish.unpack().and_then(|unpacked| {
-            Prepared::new(unpacked, &self.program.content, self.arguments.to_vec(), limit)
+            let arguments = self.arguments.to_vec();
+            Prepared::new(unpacked, &self.program.content, None, arguments, limit)
         });
         let prepared = match prepared {
             Ok(prepared) => prepared,
             Err(why) => return KernelResult { broke: Some(why), ..result },
         };
         self.progress(&format!("{:<7} boots {}", wish.name, wish.release));
-        let booted = prepared.boot(self.hardware, self.interrupted, &|backend, case| {
-            self.show_case(&wish.name, backend, case);
+        let booted = prepared.boot(&self.hardware, self.interrupted, &|shown| match shown {
+            Shown::Case(backend, case) => self.show_case(&wish.name, backend, case),
+            Shown::Printed(line) => {
+                self.progress(&format!("{:<7} printed: {line}", wish.name));
+            }
         });
-        for line in &booted.printed {
-            self.progress(&format!("{:<7} printed: {line}", wish.name));
-        }
         result.release = booted.release.unwrap_or(result.release);
         result.missing_modules = prepared.missing.clone();
         result.seconds = booted.seconds;
