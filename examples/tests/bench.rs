@@ -37,7 +37,7 @@ fn rows(result: &Value) -> &Vec<Value> {
 #[test]
 fn transaction_times_are_taken_on_both_sides() {
     let arguments = "txtime --sizes 3k,50k --rtt 20ms --loss 0,1 --samples 2 --backend all \
-                     --transport plain,user-tls --warm 1";
+                     --transport plain,user-tls --warm 1 --client closes";
     let Some(result) = result(arguments) else { return };
     let backends = rows(&result).len() / (2 * 2 * 2);
     assert!(backends >= 2, "{result}");

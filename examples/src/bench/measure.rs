@@ -105,6 +105,16 @@ pub fn compare(
     Ok(all)
 }
 
+/// A row for each contestant and size.
+pub fn rows<R>(
+    contestants: &[Contestant],
+    figures: Vec<Vec<Figures>>,
+    row: impl Fn(&Config, Figures) -> R,
+) -> Vec<R> {
+    let of = contestants.iter().zip(figures);
+    of.flat_map(|(one, all)| all.into_iter().map(|figures| row(&one.config, figures))).collect()
+}
+
 /// How long each server is loaded in a round; half as long to warm up.
 fn slice(contestants: usize, plan: Plan<'_>) -> Result<Duration, String> {
     let rounds = f64::from(plan.rounds.get()) + 0.5;

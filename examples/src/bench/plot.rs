@@ -1,6 +1,7 @@
 //! A drawing: lines over sizes, as SVG, with text left to whoever shows it.
 
 use super::options::size_name;
+use super::statistics::Spread;
 use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::prelude::*;
 use std::fmt::Display;
@@ -37,7 +38,22 @@ pub struct Series {
     /// What it is of.
     pub name: String,
     /// Sizes, and the measurements there.
-    pub points: Vec<(f64, super::statistics::Spread)>,
+    pub points: Vec<(f64, Spread)>,
+}
+
+impl Series {
+    /// Lines of points that each say which line they belong to.
+    pub fn of(points: impl Iterator<Item = (String, u64, Spread)>) -> Vec<Self> {
+        let mut series: Vec<Self> = Vec::new();
+        for (name, size, level) in points {
+            let point = (size as f64, level);
+            match series.iter_mut().find(|line| line.name == name) {
+                Some(line) => line.points.push(point),
+                None => series.push(Self { name, points: vec![point] }),
+            }
+        }
+        series
+    }
 }
 
 const SIZE: (u32, u32) = (860, 460);
@@ -155,7 +171,6 @@ fn short(level: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::statistics::Spread;
     use super::*;
 
     fn chart(scale: Scale, levels: &[f64]) -> Chart {

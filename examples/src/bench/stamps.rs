@@ -4,7 +4,7 @@
 use super::about::About;
 use super::contest;
 use super::credentials::Credentials;
-use super::measure::{Contestant, Figures, compare};
+use super::measure::{Contestant, Figures, compare, rows};
 use super::options::{self, Output, size_name};
 use super::outcome::{self, Outcome, Verdict};
 use super::place::Path;
@@ -80,19 +80,16 @@ pub fn run(options: &Options) -> Result<(), String> {
     }
     let about = About::now(&report, place.path().to_string());
     let figures = compare(&place, &contestants, options.load.plan(&options.sizes))?;
-    let rows = contestants.iter().zip(figures).flat_map(|(contestant, figures)| {
-        let config = contestant.config.clone();
-        let path = place.path();
-        figures.into_iter().map(move |figures| Row {
-            path,
-            backend: config.backend.clone(),
-            transport: config.transport,
-            body: config.body,
-            stages: config.stages,
-            figures,
-        })
+    let path = place.path();
+    let rows = rows(&contestants, figures, |config, figures| Row {
+        path,
+        backend: config.backend.clone(),
+        transport: config.transport,
+        body: config.body,
+        stages: config.stages,
+        figures,
     });
-    options.output.show(&Outcome::new(about, notes, rows.collect()))
+    options.output.show(&Outcome::new(about, notes, rows))
 }
 
 impl Row {
@@ -159,23 +156,18 @@ impl outcome::Row for Row {
     }
 
     fn charts(rows: &[Self]) -> Vec<Chart> {
-        let mut series: Vec<Series> = Vec::new();
-        for row in rows.iter().filter(|row| row.stages != Stages::Off) {
-            let Some(cost) = row.cost() else { continue };
+        let asked = rows.iter().filter(|row| row.stages != Stages::Off);
+        let point = |row: &Self| {
             let name = format!("{}, {}: {}", row.backend, row.transport, row.stages);
-            let point = (row.figures.size as f64, cost.times(100.0));
-            match series.iter_mut().find(|line| line.name == name) {
-                Some(line) => line.points.push(point),
-                None => series.push(Series { name, points: vec![point] }),
-            }
-        }
+            Some((name, row.figures.size, row.cost()?.times(100.0)))
+        };
         vec![Chart {
             title: "What it costs to know".to_owned(),
             x: "bytes of the response".to_owned(),
             y: "CPU time a request, more by %".to_owned(),
             scale: Scale::Linear,
             reference: Some(0.0),
-            series,
+            series: Series::of(asked.filter_map(point)),
         }]
     }
 }

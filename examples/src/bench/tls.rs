@@ -3,7 +3,7 @@
 use super::about::About;
 use super::contest;
 use super::credentials::Credentials;
-use super::measure::{Contestant, Figures, compare};
+use super::measure::{Contestant, Figures, compare, rows};
 use super::options::{self, Output, size_name};
 use super::outcome::{self, Outcome, Verdict};
 use super::place::Path;
@@ -82,19 +82,15 @@ pub fn run(options: &Options) -> Result<(), String> {
     }
     let about = About::now(&report, place.path().to_string());
     let figures = compare(&place, &contestants, options.load.plan(&options.sizes))?;
-    let rows = contestants.iter().zip(figures).flat_map(|(contestant, figures)| {
-        let config = contestant.config.clone();
-        let (path, kernel) = (place.path(), about.kernel.clone());
-        figures.into_iter().map(move |figures| Row {
-            path,
-            kernel: kernel.clone(),
-            backend: config.backend.clone(),
-            transport: config.transport,
-            body: config.body,
-            figures,
-        })
+    let (path, kernel) = (place.path(), about.kernel.clone());
+    let rows = rows(&contestants, figures, |config, figures| Row {
+        path,
+        kernel: kernel.clone(),
+        backend: config.backend.clone(),
+        transport: config.transport,
+        body: config.body,
+        figures,
     });
-    let rows = rows.collect();
     options.output.show(&Outcome::new(about, notes, rows))
 }
 
@@ -148,22 +144,17 @@ impl outcome::Row for Row {
     }
 
     fn charts(rows: &[Self]) -> Vec<Chart> {
-        let mut series: Vec<Series> = Vec::new();
-        for row in rows {
+        let point = |row: &Self| {
             let name = format!("{}, {}, {}", row.backend, row.transport, row.body);
-            let point = (row.figures.size as f64, row.figures.cpu_ms_per_megabyte());
-            match series.iter_mut().find(|line| line.name == name) {
-                Some(line) => line.points.push(point),
-                None => series.push(Series { name, points: vec![point] }),
-            }
-        }
+            (name, row.figures.size, row.figures.cpu_ms_per_megabyte())
+        };
         vec![Chart {
             title: "CPU time for each MB".to_owned(),
             x: "bytes of the response".to_owned(),
             y: "ms".to_owned(),
             scale: Scale::Logarithmic,
             reference: None,
-            series,
+            series: Series::of(rows.iter().map(point)),
         }]
     }
 }

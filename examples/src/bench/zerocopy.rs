@@ -3,7 +3,7 @@
 use super::about::About;
 use super::contest;
 use super::credentials::Credentials;
-use super::measure::{Contestant, Figures, compare};
+use super::measure::{Contestant, Figures, compare, rows};
 use super::options::{self, Output, size_name};
 use super::outcome::{self, Outcome, Verdict};
 use super::place::Path;
@@ -58,6 +58,16 @@ enum Way {
     Sendfile,
 }
 
+impl Way {
+    fn of(config: &Config) -> Self {
+        match (config.body, config.threshold) {
+            (Body::File, _) => Self::Sendfile,
+            (Body::Memory, Some(u64::MAX)) => Self::Copy,
+            (Body::Memory, _) => Self::ZeroCopy,
+        }
+    }
+}
+
 impl fmt::Display for Way {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -90,7 +100,7 @@ pub fn run(options: &Options) -> Result<(), String> {
     let (transports, mut notes) = transports::choose(&options.transport, &report)?;
     let credentials = Credentials::new()?;
     let place = options.load.place()?;
-    let mut contestants: Vec<(Way, Contestant)> = Vec::new();
+    let mut contestants: Vec<Contestant> = Vec::new();
     for backend in &backends {
         if !transports::lends(backend, &report) {
             notes.push(format!("{backend}: has no zero copy and no sendfile here"));
@@ -110,32 +120,25 @@ pub fn run(options: &Options) -> Result<(), String> {
                     contest::config(backend, transport, &credentials, body, Stages::Acked, sizes);
                 let least =
                     if way == Way::ZeroCopy { options.threshold.unwrap_or(1) } else { u64::MAX };
-                let contestant = Contestant {
+                contestants.push(Contestant {
                     name: format!("{backend}, {transport}, {way}"),
                     config: Config { threshold: Some(least), ..config },
                     baseline: Some(baseline),
-                };
-                contestants.push((way, contestant));
+                });
             }
         }
     }
     let about = About::now(&report, place.path().to_string());
-    let (ways, contestants): (Vec<_>, Vec<_>) = contestants.into_iter().unzip();
     let figures = compare(&place, &contestants, options.load.plan(&options.sizes))?;
-    let rows =
-        contestants.iter().zip(ways).zip(figures).flat_map(|((contestant, way), figures)| {
-            let config = contestant.config.clone();
-            let (path, kernel) = (place.path(), about.kernel.clone());
-            figures.into_iter().map(move |figures| Row {
-                path,
-                kernel: kernel.clone(),
-                backend: config.backend.clone(),
-                transport: config.transport,
-                way,
-                figures,
-            })
-        });
-    let rows = rows.collect();
+    let (path, kernel) = (place.path(), about.kernel.clone());
+    let rows = rows(&contestants, figures, |config, figures| Row {
+        path,
+        kernel: kernel.clone(),
+        backend: config.backend.clone(),
+        transport: config.transport,
+        way: Way::of(config),
+        figures,
+    });
     options.output.show(&Outcome::new(about, notes, rows))
 }
 

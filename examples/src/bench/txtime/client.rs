@@ -1,5 +1,6 @@
 //! The client: nothing of lastbyte's in it.
 
+use super::row::Habit;
 use crate::bench::credentials;
 use crate::bench::http;
 use rustls::ClientConnection;
@@ -11,33 +12,44 @@ use std::time::{Duration, Instant};
 /// Bytes of a request that only warms up.
 const WARM: u64 = 1;
 
+/// One transaction as the client saw it.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) port: u16,
+    pub(super) size: u64,
+    /// From the request to the response's last byte.
+    pub(super) took: Duration,
+    /// Keeps the connection open, so that no FIN takes the acknowledgement along.
+    pub(super) _kept: Option<TcpStream>,
+}
+
 /// What every transaction has in common.
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) server: SocketAddr,
     pub(super) tls: Option<credentials::Client>,
-    pub(super) quickack: bool,
+    pub(super) habit: Habit,
     pub(super) warm: u16,
     pub(super) patience: Duration,
 }
 
 impl Client {
-    /// Asks for `size` bytes on a connection of its own; returns the port that it
-    /// came from, and the time from the request to the response's last byte.
-    pub(super) fn transaction(&self, size: u64) -> Result<(u16, Duration), String> {
+    /// Asks for `size` bytes on a connection of its own.
+    pub(super) fn transaction(&self, size: u64) -> Result<Seen, String> {
         let failed = |error: io::Error| format!("a client of {}: {error}", self.server);
         let stream = TcpStream::connect_timeout(&self.server, self.patience).map_err(failed)?;
         stream.set_read_timeout(Some(self.patience)).map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
-        let port = stream.local_addr().map_err(failed)?.port();
         let took = match &self.tls {
-            None => self.plain(stream, size).map_err(failed)?,
-            Some(tls) => self.secure(stream, tls.connection()?, size).map_err(failed)?,
+            None => self.plain(&stream, size).map_err(failed)?,
+            Some(tls) => self.secure(&stream, tls.connection()?, size).map_err(failed)?,
         };
-        Ok((port, took))
+        let port = stream.local_addr().map_err(failed)?.port();
+        let kept = (self.habit != Habit::Closes).then_some(stream);
+        Ok(Seen { port, size, took, _kept: kept })
     }
 
-    fn plain(&self, mut stream: TcpStream, size: u64) -> io::Result<Duration> {
+    fn plain(&self, mut stream: &TcpStream, size: u64) -> io::Result<Duration> {
         let mut buffer = vec![0; 256 << 10];
         let mut get = |size| {
             let mut left = http::response_len(size);
@@ -45,7 +57,7 @@ impl Client {
             stream.write_all(http::request(size).as_bytes())?;
             while left > 0 {
                 left = less(left, stream.read(&mut buffer)?)?;
-                self.acknowledge(&stream)?;
+                self.acknowledge(stream)?;
             }
             Ok(began.elapsed())
         };
@@ -55,7 +67,7 @@ impl Client {
 
     fn secure(
         &self,
-        mut stream: TcpStream,
+        mut stream: &TcpStream,
         mut tls: ClientConnection,
         size: u64,
     ) -> io::Result<Duration> {
@@ -74,7 +86,7 @@ impl Client {
                 if tls.read_tls(&mut stream)? == 0 {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
-                self.acknowledge(&stream)?;
+                self.acknowledge(stream)?;
                 tls.process_new_packets().map_err(io::Error::other)?;
                 while left > 0 {
                     match tls.reader().read(&mut buffer) {
@@ -92,7 +104,10 @@ impl Client {
 
     /// The kernel forgets about it with every read (tcp(7)).
     fn acknowledge(&self, stream: &TcpStream) -> io::Result<()> {
-        if self.quickack { SockRef::from(stream).set_tcp_quickack(true) } else { Ok(()) }
+        match self.habit {
+            Habit::Quickack => SockRef::from(stream).set_tcp_quickack(true),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -9,7 +9,7 @@
 mod client;
 mod row;
 
-pub use row::{Row, Sample};
+pub use row::{Habit, Row, Sample};
 
 use super::about::About;
 use super::credentials::{self, Credentials};
@@ -18,7 +18,7 @@ use super::outcome::Outcome;
 use super::progress::Progress;
 use super::server::{Body, Config, Server, Stages, Transfer, Transport};
 use super::transports;
-use client::Client;
+use client::{Client, Seen};
 use lastbyte_conformance::{Apart, LinkOptions};
 use std::collections::{HashMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -68,10 +68,10 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value = "5")]
     samples: NonZero<u16>,
 
-    /// Have the client acknowledge at once (TCP_QUICKACK), to show what a delayed
-    /// acknowledgement adds
-    #[arg(long)]
-    quickack: bool,
+    /// What the client does when it has the last byte, which decides how soon its
+    /// kernel acknowledges that
+    #[arg(long, value_enum, value_name = "HABIT", default_value = "keeps")]
+    client: Habit,
 
     /// Small requests that each client makes first on the same connection
     #[arg(long, value_name = "N", default_value = "0")]
@@ -122,7 +122,7 @@ pub fn run(options: &Options) -> Result<(), String> {
                         size,
                         rtt_ms: options.rtt.as_secs_f64() * 1e3,
                         loss_percent: loss,
-                        quickack: options.quickack,
+                        habit: options.client,
                         warm: options.warm,
                         samples,
                     })
@@ -188,7 +188,7 @@ impl Batch<'_> {
         let client = Client {
             server: SocketAddr::from((Apart::SERVER, port)),
             tls,
-            quickack: self.options.quickack,
+            habit: self.options.client,
             warm: self.options.warm,
             patience: PATIENCE,
         };
@@ -200,7 +200,7 @@ impl Batch<'_> {
             told.insert(transfer.port, transfer);
         }
         let mut samples: HashMap<u64, Vec<Sample>> = HashMap::new();
-        for Seen { port, size, took } in seen {
+        for Seen { port, size, took, .. } in seen {
             let transfer: &Transfer =
                 told.get(&port).ok_or("the server tells of somebody else's transfer")?;
             samples.entry(size).or_default().push(Sample::new(transfer, took));
@@ -225,8 +225,7 @@ impl Batch<'_> {
                 let work = || {
                     let mut seen = Vec::new();
                     while let Some(size) = take() {
-                        let (port, took) = client.transaction(size)?;
-                        seen.push(Seen { port, size, took });
+                        seen.push(client.transaction(size)?);
                     }
                     Ok(seen)
                 };
@@ -246,11 +245,4 @@ impl Batch<'_> {
             Ok(all)
         })
     }
-}
-
-/// One transaction as the client saw it.
-struct Seen {
-    port: u16,
-    size: u64,
-    took: Duration,
 }

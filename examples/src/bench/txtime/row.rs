@@ -6,13 +6,40 @@ use crate::bench::plot::{Chart, Scale, Series};
 use crate::bench::server::{Transfer, Transport};
 use crate::bench::statistics::Spread;
 use crate::bench::table::Table;
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::time::Duration;
 
 /// The error that is allowed of each measurement: this part of the time, or that
 /// many seconds, whichever is larger.
 const ALLOWED_PART: f64 = 0.01;
 const ALLOWED_SECONDS: f64 = 0.005;
+
+/// What a client does when it has read the last byte, on which depends when its
+/// kernel acknowledges it.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Habit {
+    /// It keeps the connection open, as browsers do: the kernel may wait for
+    /// something to send the acknowledgement with.
+    Keeps,
+    /// It closes the connection, as curl does: the FIN is that something.
+    Closes,
+    /// It keeps the connection open, and has asked for acknowledgements at once
+    /// (TCP_QUICKACK).
+    Quickack,
+}
+
+impl fmt::Display for Habit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Keeps => "keeps",
+            Self::Closes => "closes",
+            Self::Quickack => "quickack",
+        })
+    }
+}
 
 /// Transactions of one kind.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -27,8 +54,8 @@ pub struct Row {
     pub rtt_ms: f64,
     /// Packets lost in a hundred, each way.
     pub loss_percent: f64,
-    /// Whether the client acknowledged at once.
-    pub quickack: bool,
+    /// What the client did when it had the last byte.
+    pub habit: Habit,
     /// Small requests that were made before on the same connection.
     pub warm: u16,
     /// Each of them.
@@ -107,7 +134,7 @@ impl Row {
             0 => String::new(),
             n => format!(", request {}", u32::from(n) + 1),
         };
-        warm + if self.quickack { ", quickack" } else { "" }
+        format!("{}{warm}", self.habit)
     }
 
     fn bracket(&self) -> Option<Spread> {
@@ -121,6 +148,7 @@ impl outcome::Row for Row {
     fn table(rows: &[Self]) -> Table {
         let mut table = Table::new(&[
             "loss",
+            "client",
             "backend",
             "transport",
             "size",
@@ -140,7 +168,8 @@ impl outcome::Row for Row {
             let error = row.error().map(|error| error.times(1e3));
             let bracket = row.bracket().filter(|bracket| bracket.highest > 0.0);
             table.row([
-                format!("{} %{}", row.loss_percent, row.client()),
+                format!("{} %", row.loss_percent),
+                row.client(),
                 row.backend.clone(),
                 row.transport.to_string(),
                 size_name(row.size),
@@ -178,7 +207,7 @@ impl outcome::Row for Row {
             let all: usize = rows.iter().map(|row| row.samples.len()).sum();
             Verdict {
                 target: format!(
-                    "{backend}, {transport}, {loss} % loss{client}: median |acked - actual| at \
+                    "{backend}, {transport}, {loss} % loss, client {client}: median |acked - actual| at \
                      most 1 % or 5 ms at every size"
                 ),
                 holds: short.is_empty(),
