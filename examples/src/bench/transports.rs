@@ -68,6 +68,17 @@ pub fn choose(
     }
 }
 
+/// Those of `chosen` that `backend` has, and a note for one that it has not.
+#[must_use]
+pub fn of(backend: &str, chosen: &[Transport], notes: &mut Vec<String>) -> Vec<Transport> {
+    let mut all = chosen.to_vec();
+    if backend == BackendKind::Fallback.name() && chosen.contains(&Transport::KernelTls) {
+        all.retain(|transport| *transport != Transport::KernelTls);
+        notes.push(format!("kernel-tls: {backend} makes portable calls only"));
+    }
+    all
+}
+
 /// Whether that backend can send without copying here.
 #[must_use]
 pub fn lends(backend: &str, report: &Report) -> bool {

@@ -97,11 +97,12 @@ pub struct Row {
 pub fn run(options: &Options) -> Result<(), String> {
     let report = options::report()?;
     let backends = options::backends(&options.load.backend, &report)?;
-    let (transports, mut notes) = transports::choose(&options.transport, &report)?;
+    let (chosen, mut notes) = transports::choose(&options.transport, &report)?;
     let credentials = Credentials::new()?;
     let place = options.load.place()?;
     let mut contestants: Vec<Contestant> = Vec::new();
     for backend in &backends {
+        let transports = transports::of(backend, &chosen, &mut notes);
         if !transports::lends(backend, &report) {
             notes.push(format!("{backend}: has no zero copy and no sendfile here"));
             continue;

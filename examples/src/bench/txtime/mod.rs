@@ -93,11 +93,18 @@ pub fn run(options: &Options) -> Result<(), String> {
     let deadline = Instant::now() + options.seconds;
     let report = options::report()?;
     let backends = options::backends(&options.backend, &report)?;
-    let (transports, mut notes) = transports::choose(&options.transport, &report)?;
+    let (chosen, mut notes) = transports::choose(&options.transport, &report)?;
     let credentials = Credentials::new()?;
     let mut rows = Vec::new();
     let mut wires = Vec::new();
-    let progress = Progress::new(options.loss.len() * backends.len() * transports.len());
+    let servers: Vec<(&String, Transport)> = backends
+        .iter()
+        .flat_map(|backend| {
+            let all = transports::of(backend, &chosen, &mut notes);
+            all.into_iter().map(move |transport| (backend, transport))
+        })
+        .collect();
+    let progress = Progress::new(options.loss.len() * servers.len());
     for &loss in &options.loss {
         let apart = Apart::new(link(options, loss))
             .map_err(|lack| format!("no link between two network namespaces: {lack}"))?;
@@ -108,26 +115,24 @@ pub fn run(options: &Options) -> Result<(), String> {
             options.rate.map_or(String::new(), |rate| format!(", {rate} bytes/s")),
         );
         wires.push(wire);
-        for backend in &backends {
-            for &transport in &transports {
-                progress.begin(&format!("loss {loss} %, {backend}, {transport}"));
-                let config = config(options, backend, transport, &credentials);
-                let batch = Batch { options, apart: &apart, config: &config, deadline };
-                let samples = batch.run()?;
-                rows.extend(options.sizes.iter().filter_map(|&size| {
-                    let samples = samples.get(&size)?.clone();
-                    Some(Row {
-                        backend: backend.clone(),
-                        transport,
-                        size,
-                        rtt_ms: options.rtt.as_secs_f64() * 1e3,
-                        loss_percent: loss,
-                        habit: options.client,
-                        warm: options.warm,
-                        samples,
-                    })
-                }));
-            }
+        for &(backend, transport) in &servers {
+            progress.begin(&format!("loss {loss} %, {backend}, {transport}"));
+            let config = config(options, backend, transport, &credentials);
+            let batch = Batch { options, apart: &apart, config: &config, deadline };
+            let samples = batch.run()?;
+            rows.extend(options.sizes.iter().filter_map(|&size| {
+                let samples = samples.get(&size)?.clone();
+                Some(Row {
+                    backend: backend.clone(),
+                    transport,
+                    size,
+                    rtt_ms: options.rtt.as_secs_f64() * 1e3,
+                    loss_percent: loss,
+                    habit: options.client,
+                    warm: options.warm,
+                    samples,
+                })
+            }));
         }
     }
     if Instant::now() >= deadline {
