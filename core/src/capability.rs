@@ -27,6 +27,20 @@ pub enum Facility {
     SealedMemory,
     /// Kernel TLS (the `tls` upper layer protocol).
     KernelTls,
+    /// Records sealed by the kernel: TLS 1.2 and 1.3 with AES-128-GCM.
+    TlsTransmit,
+    /// Records opened by the kernel: TLS 1.2 and 1.3 with AES-128-GCM.
+    TlsReceive,
+    /// Keys that the kernel changes, in both directions (TLS 1.3).
+    TlsRekey,
+    /// AES-256-GCM in the kernel's record layer.
+    TlsAes256,
+    /// ChaCha20-Poly1305 in the kernel's record layer.
+    TlsChaCha20,
+    /// `MSG_EOR` on a socket whose records the kernel seals.
+    TlsEndOfRecord,
+    /// `TLS_TX_ZEROCOPY_RO`: files that a network card encrypts where they are.
+    TlsZeroCopyFiles,
     /// `io_uring` work that waits for its only thread (`IORING_SETUP_DEFER_TASKRUN`).
     UringTaskrun,
     /// Accepting again and again by one `io_uring` operation.
@@ -45,7 +59,7 @@ pub enum Facility {
 
 impl Facility {
     /// Every facility, in the order of reports.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 24] = [
         Self::Epoll,
         Self::IoUring,
         Self::Timestamps,
@@ -56,6 +70,13 @@ impl Facility {
         Self::Sendfile,
         Self::SealedMemory,
         Self::KernelTls,
+        Self::TlsTransmit,
+        Self::TlsReceive,
+        Self::TlsRekey,
+        Self::TlsAes256,
+        Self::TlsChaCha20,
+        Self::TlsEndOfRecord,
+        Self::TlsZeroCopyFiles,
         Self::UringTaskrun,
         Self::UringAccept,
         Self::UringReceive,
@@ -79,6 +100,13 @@ impl Facility {
             Self::OutQueue => "out-queue",
             Self::SealedMemory => "sealed-memory",
             Self::KernelTls => "kernel-tls",
+            Self::TlsTransmit => "tls-transmit",
+            Self::TlsReceive => "tls-receive",
+            Self::TlsRekey => "tls-rekey",
+            Self::TlsAes256 => "tls-aes-256",
+            Self::TlsChaCha20 => "tls-chacha20",
+            Self::TlsEndOfRecord => "tls-end-of-record",
+            Self::TlsZeroCopyFiles => "tls-zerocopy-ro",
             Self::UringTaskrun => "uring-taskrun",
             Self::UringAccept => "uring-accept",
             Self::UringReceive => "uring-receive",
@@ -102,7 +130,18 @@ impl Facility {
             Self::TcpInfo => "looks go to the out-queue instead, which knows less",
             Self::OutQueue => "looks go to TCP_INFO alone; without either, acked is unavailable",
             Self::SealedMemory => "generated bodies are copied from ordinary memory",
-            Self::KernelTls => "TLS records are sealed in user space",
+            Self::KernelTls => "TLS records are sealed and opened in user space",
+            Self::TlsTransmit => "TLS records are sealed in user space",
+            Self::TlsReceive => "TLS records are opened in user space",
+            Self::TlsRekey => "TLS 1.3 stays in user space, because its keys have to change",
+            Self::TlsAes256 => "TLS with AES-256-GCM stays in user space",
+            Self::TlsChaCha20 => "TLS with ChaCha20-Poly1305 stays in user space",
+            Self::TlsEndOfRecord => {
+                "some acked times under kernel TLS are bracketed instead of exact"
+            }
+            Self::TlsZeroCopyFiles => {
+                "files are copied to be encrypted, whatever is promised of them"
+            }
             Self::UringTaskrun => "io_uring interrupts its thread for each completion",
             Self::UringAccept => "io_uring waits for connections, and each is accepted by a call",
             Self::UringReceive => "io_uring waits for input, and each piece is read by a call",

@@ -1,8 +1,9 @@
 //! The interface between a backend and its users.
 
 use crate::{
-    BackendKind, CompletionSink, ConnectionId, ListenerId, Method, NotRegistered, Payload, Pool,
-    RefuseReason, Refused, Report, Socket, Time, TlsRole, TransferId, Watch,
+    BackendKind, CompletionSink, ConnectionId, ControlRecord, ListenerId, Method, NotRegistered,
+    OffloadError, OffloadOptions, OffloadWish, Offloaded, Payload, Pool, RefuseReason, Refused,
+    Report, Socket, Time, TlsOffload, TlsRole, TlsSession, TrafficKeys, TransferId, Watch,
 };
 use std::fmt;
 use std::net::TcpListener;
@@ -145,6 +146,94 @@ pub trait Driver: fmt::Debug {
     /// If there is no such connection.
     fn receive(&mut self, connection: ConnectionId) -> Result<(), RefuseReason>;
 
+    /// As [`Self::receive`], but takes no more than `bytes` out of the socket,
+    /// and none ahead: what comes behind them stays with the kernel. Whoever
+    /// means to hand the peer's records to the kernel reads like that from the
+    /// start, record by record. Asking again changes how much.
+    ///
+    /// # Errors
+    /// If there is no such connection, or this driver cannot do that.
+    fn receive_at_most(
+        &mut self,
+        connection: ConnectionId,
+        bytes: usize,
+    ) -> Result<(), RefuseReason> {
+        let _ = (connection, bytes);
+        Err(RefuseReason::Unsupported { what: "this driver does not read by length" })
+    }
+
+    /// Hands the record layer of a TLS connection to the kernel, as far as that
+    /// takes it and `options` wish for it. From then on what is submitted is
+    /// plaintext, and what is received too; the rest of TLS stays with the
+    /// caller: [`Self::submit_record`], [`Self::update_transmit_key`],
+    /// [`Self::update_receive_key`], and
+    /// [`Event::ReceivedRecord`](crate::Event::ReceivedRecord).
+    ///
+    /// Nothing may be submitted between the last byte that was sealed in user
+    /// space and this.
+    ///
+    /// # Errors
+    /// As [`TlsOffload::offload`]; a driver that has no kernel TLS gives the
+    /// session back. [`OffloadWish::Require`] for a direction means that it is
+    /// refused if that direction cannot be had.
+    fn offload_tls(
+        &mut self,
+        connection: ConnectionId,
+        session: TlsSession,
+        options: OffloadOptions,
+    ) -> Result<Offloaded, OffloadError> {
+        let _ = (connection, options);
+        let what = "this driver has no kernel TLS";
+        Err(OffloadError::Refused(Refused::new(session, RefuseReason::Unsupported { what })))
+    }
+
+    /// Has the kernel seal a record that is no payload, behind everything that
+    /// was submitted before.
+    ///
+    /// # Errors
+    /// Gives it back if there is no such connection, the kernel does not seal its
+    /// records, or too many such records wait.
+    fn submit_record(
+        &mut self,
+        connection: ConnectionId,
+        record: ControlRecord,
+    ) -> Result<(), Refused<ControlRecord>> {
+        let _ = connection;
+        let what = "this driver has no kernel TLS";
+        Err(Refused::new(record, RefuseReason::Unsupported { what }))
+    }
+
+    /// Has the kernel seal `message`, a KeyUpdate, at the next record boundary,
+    /// and everything after it with `keys`.
+    ///
+    /// # Errors
+    /// Gives the keys back if there is no such connection, the kernel does not
+    /// seal its records, or an earlier change of keys still waits.
+    fn update_transmit_key(
+        &mut self,
+        connection: ConnectionId,
+        message: ControlRecord,
+        keys: TrafficKeys,
+    ) -> Result<(), Refused<TrafficKeys>> {
+        let _ = (connection, message);
+        let what = "this driver has no kernel TLS";
+        Err(Refused::new(keys, RefuseReason::Unsupported { what }))
+    }
+
+    /// Has the kernel open what follows the peer's KeyUpdate with `keys`.
+    ///
+    /// # Errors
+    /// If there is no such connection, or the kernel does not open its records.
+    /// A kernel that does not take the key fails the connection.
+    fn update_receive_key(
+        &mut self,
+        connection: ConnectionId,
+        keys: TrafficKeys,
+    ) -> Result<(), RefuseReason> {
+        let _ = (connection, keys);
+        Err(RefuseReason::Unsupported { what: "this driver has no kernel TLS" })
+    }
+
     /// Sends what was accepted, ends the stream, waits for the peer to
     /// acknowledge both, and then for the peer to close, reading and discarding
     /// its input so that no reset cuts off what it has not read yet. After
@@ -243,6 +332,16 @@ impl ZeroCopySend for Connection<'_> {
     }
 }
 
+impl TlsOffload for Connection<'_> {
+    fn offload(
+        &mut self,
+        session: TlsSession,
+        options: OffloadOptions,
+    ) -> Result<Offloaded, OffloadError> {
+        self.driver.offload_tls(self.id, session, options)
+    }
+}
+
 /// Bounds and habits of a driver.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -303,6 +402,9 @@ pub struct AttachOptions {
     /// `TCP_NODELAY`. Without it the last short segment of a transfer waits for
     /// the peer to acknowledge the ones before.
     pub no_delay: bool,
+    /// Whether this TLS connection's record layer goes to the kernel; `None`: as
+    /// the TLS backend is configured. Says nothing to a connection without TLS.
+    pub offload: Option<OffloadWish>,
 }
 
 impl Default for AttachOptions {
@@ -313,6 +415,7 @@ impl Default for AttachOptions {
             stall_timeout: Some(Duration::from_secs(60)),
             release_timeout: Duration::from_secs(10),
             no_delay: true,
+            offload: None,
         }
     }
 }

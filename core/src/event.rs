@@ -1,6 +1,9 @@
 //! Everything that a driver tells its sink.
 
-use crate::{Completion, ConnectionId, FailReason, ListenerId, Moment, PooledBuf};
+use crate::{
+    Completion, ConnectionId, FailReason, ListenerId, Moment, PooledBuf, ReceivedRecord,
+    TlsEstablished,
+};
 use std::net::{SocketAddr, TcpStream};
 
 /// One thing that a driver has to say.
@@ -33,6 +36,35 @@ pub enum Event {
         received: Received,
         /// When the driver saw it and set about reading it.
         at: Moment,
+    },
+    /// A TLS handshake is done: what was agreed on, and who has the record layer
+    /// of each direction. Comes once, before the first input.
+    TlsEstablished {
+        /// The connection.
+        connection: ConnectionId,
+        /// How it goes on.
+        tls: TlsEstablished,
+        /// When.
+        at: Moment,
+    },
+    /// Instead of [`Event::Received`], on a connection that was handed to the
+    /// kernel by [`Driver::offload_tls`](crate::Driver::offload_tls): the next
+    /// thing that came is no payload. Also told unasked of one that is closing,
+    /// because keys may change.
+    ReceivedRecord {
+        /// The connection.
+        connection: ConnectionId,
+        /// What came.
+        record: ReceivedRecord,
+        /// When the driver saw it.
+        at: Moment,
+    },
+    /// On a connection that was handed to the kernel: nearly as many records were
+    /// sealed as one key may seal. No more payload is sent before
+    /// [`Driver::update_transmit_key`](crate::Driver::update_transmit_key).
+    KeyUpdateDue {
+        /// The connection.
+        connection: ConnectionId,
     },
     /// A connection is gone: the last event that names it. Every transfer has
     /// ended and every payload was released before.

@@ -66,8 +66,8 @@ pub use sink::{CompletionSink, EventQueue, EventQueueSink, SinkFn, event_channel
 pub use stage::{Stage, Watch};
 pub use time::{ClockMap, Moment, Time, UnixTime};
 pub use tls::{
-    OffloadError, OffloadWish, Offloaded, TlsCipher, TlsOffload, TlsRole, TlsSession, TlsVersion,
-    TrafficKeys,
+    ControlRecord, OffloadError, OffloadOptions, OffloadWish, Offloaded, ReceivedRecord, TlsCipher,
+    TlsEstablished, TlsOffload, TlsRole, TlsSession, TlsVersion, TrafficKeys,
 };
 pub use tls_alert::TlsAlert;
 pub use tls_failure::TlsFailure;

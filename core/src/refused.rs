@@ -79,6 +79,10 @@ pub enum Limit {
     DriverMemory,
     /// Connections of a driver.
     Connections,
+    /// Bytes that were submitted before, and that TCP has to have first.
+    Unwritten,
+    /// Records that are no payload, and that are still to be sealed.
+    Records,
 }
 
 impl fmt::Display for RefuseReason {
@@ -96,6 +100,8 @@ impl fmt::Display for RefuseReason {
                     Limit::ConnectionTransfers => "transfers of the connection",
                     Limit::DriverMemory => "bytes of the driver's payloads",
                     Limit::Connections => "connections of the driver",
+                    Limit::Unwritten => "bytes submitted before",
+                    Limit::Records => "control records",
                 };
                 write!(f, "{outstanding} {what} are outstanding, {allowed} may be")
             }

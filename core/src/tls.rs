@@ -1,6 +1,6 @@
 //! Handing a TLS session to the kernel, in terms no TLS library owns.
 
-use crate::{Refused, Transport};
+use crate::{RefuseReason, Refused, Transport};
 use std::fmt;
 
 /// Moves the record layer of an established TLS connection into the kernel.
@@ -9,18 +9,23 @@ use std::fmt;
 /// reaches the wire, whatever fails. The hand-over takes place on a record
 /// boundary in both directions: nothing sealed is waiting to be written, and
 /// what was read ahead is in [`TlsSession::early_data`].
+///
+/// [`Connection`](crate::Connection) implements it over any driver, by
+/// [`Driver::offload_tls`](crate::Driver::offload_tls).
 pub trait TlsOffload {
-    /// Installs `session`'s keys as far as the kernel takes them and `wish`
-    /// allows, and says what became of each direction.
+    /// Installs `session`'s keys as far as the kernel takes them and `options`
+    /// allow, and says what became of each direction.
     ///
     /// # Errors
     /// Gives the session back untouched where the connection can go on in user
-    /// space. [`OffloadError::Broken`] means that it cannot: the connection was
-    /// reset, and the session's secrets are gone.
+    /// space, for one because bytes that were submitted before are not written
+    /// yet ([`Limit::Unwritten`](crate::Limit::Unwritten)): then it can be tried
+    /// again. [`OffloadError::Broken`] means that it cannot go on: the connection
+    /// was reset, and the session's secrets are gone.
     fn offload(
         &mut self,
         session: TlsSession,
-        wish: OffloadWish,
+        options: OffloadOptions,
     ) -> Result<Offloaded, OffloadError>;
 }
 
@@ -51,6 +56,32 @@ pub enum OffloadWish {
     Never,
 }
 
+/// What is to be handed to the kernel, and how.
+///
+/// Whether a direction can be had is decided before anything is changed: TLS 1.3
+/// is taken only by a kernel that can also change its keys, for a peer may ask
+/// for that at any time (RFC 8446, section 4.6.3).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct OffloadOptions {
+    /// For what this side sends.
+    pub transmit: OffloadWish,
+    /// For what the peer sends.
+    pub receive: OffloadWish,
+    /// The operator promises that files do not change while they are being sent,
+    /// so that a network card may encrypt them where they are
+    /// (`TLS_TX_ZEROCOPY_RO`). If one changes all the same, the peer gets
+    /// records that do not open, and ends the connection.
+    pub unchanging_files: bool,
+}
+
+/// The same wish for both directions.
+impl From<OffloadWish> for OffloadOptions {
+    fn from(wish: OffloadWish) -> Self {
+        Self { transmit: wish, receive: wish, unchanging_files: false }
+    }
+}
+
 /// A TLS protocol version that the kernel can speak.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
@@ -71,6 +102,25 @@ pub enum TlsCipher {
     Aes256Gcm,
     /// ChaCha20-Poly1305.
     ChaCha20Poly1305,
+}
+
+impl fmt::Display for TlsVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tls12 => "TLS 1.2",
+            Self::Tls13 => "TLS 1.3",
+        })
+    }
+}
+
+impl fmt::Display for TlsCipher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Aes128Gcm => "AES-128-GCM",
+            Self::Aes256Gcm => "AES-256-GCM",
+            Self::ChaCha20Poly1305 => "ChaCha20-Poly1305",
+        })
+    }
 }
 
 impl TlsCipher {
@@ -95,9 +145,12 @@ pub struct TrafficKeys {
 }
 
 impl TrafficKeys {
-    /// A record key, the static IV (12 bytes; in TLS 1.2 AES-GCM the 4 salt
-    /// bytes and the 8 of the next explicit nonce), and the number of the next
-    /// record.
+    /// A record key, the IV (12 bytes), and the number of the next record.
+    ///
+    /// In TLS 1.2 AES-GCM the IV is the 4 salt bytes and 8 for the explicit
+    /// nonces: that of a record that was sealed before is these xor the record's
+    /// number (or these themselves, if none was). Whoever takes the keys over
+    /// goes on with nonces that are none of those.
     #[must_use]
     pub fn new(key: Vec<u8>, iv: Vec<u8>, sequence: u64) -> Self {
         Self { key, iv, sequence }
@@ -152,15 +205,58 @@ pub struct TlsSession {
     pub receive: TrafficKeys,
     /// Plaintext that was read ahead and opened in user space.
     pub early_data: Vec<u8>,
+    /// Records that may be sealed with one key.
+    pub record_limit: u64,
 }
 
-/// What became of each direction.
+/// What became of each direction: at least one is the kernel's now.
 #[derive(Debug)]
+#[must_use = "one direction's keys may be in it"]
 pub struct Offloaded {
     /// The transport of what this side sends.
     pub transmit: Transport,
     /// The transport of what the peer sends.
     pub receive: Transport,
+    /// The keys of the direction that stays in user space.
+    pub left: Option<TrafficKeys>,
+}
+
+/// A record that is no payload: an alert, a ticket, a KeyUpdate.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ControlRecord {
+    /// Its content type (RFC 8446, section 5.1): 21 for alerts, 22 for handshake
+    /// messages.
+    pub content_type: u8,
+    /// What is in it, 2^14 bytes at most.
+    pub content: Vec<u8>,
+}
+
+/// What came of a direction that the kernel opens, and is no payload.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum ReceivedRecord {
+    /// A record of another type.
+    Control(ControlRecord),
+    /// A record that the kernel does not open. It opens no other after it.
+    Unopened {
+        /// The kernel's answer, a value of `errno(3)`: `EBADMSG` if the record is
+        /// not authentic, `EMSGSIZE` if it is too long, `EINVAL` if it is none.
+        errno: i32,
+    },
+}
+
+/// A TLS connection whose handshake is done.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct TlsEstablished {
+    /// Protocol version.
+    pub version: TlsVersion,
+    /// Record cipher of both directions.
+    pub cipher: TlsCipher,
+    /// What seals this side's records from now on.
+    pub transmit: Transport,
+    /// What opens the peer's.
+    pub receive: Transport,
+    /// Why not all of it is the kernel's, though that was wished for.
+    pub declined: Option<RefuseReason>,
 }
 
 /// An offload that did not take place.

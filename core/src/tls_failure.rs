@@ -1,6 +1,6 @@
 //! Why TLS could not go on.
 
-use crate::TlsAlert;
+use crate::{RefuseReason, TlsAlert};
 use std::fmt;
 
 /// Why a TLS connection was ended.
@@ -28,6 +28,19 @@ pub enum TlsFailure {
     /// As much was sent as is safe with one key, and this version of TLS cannot
     /// change it.
     KeyExhausted,
+    /// Kernel TLS was required and cannot be had for this connection.
+    NotOffloaded {
+        /// What stands against it.
+        why: RefuseReason,
+    },
+    /// The kernel took some of the keys and then failed. The connection was reset
+    /// before a byte could leave it.
+    OffloadBroken {
+        /// What was being done.
+        doing: &'static str,
+        /// The kernel's answer, a value of `errno(3)`.
+        errno: i32,
+    },
     /// The cryptography library failed.
     Crypto {
         /// What was being done.
@@ -47,6 +60,13 @@ impl fmt::Display for TlsFailure {
             }
             Self::KeyExhausted => {
                 f.write_str("the TLS key is used up, and TLS 1.2 cannot change it")
+            }
+            Self::NotOffloaded { why } => {
+                write!(f, "kernel TLS is required and cannot be had: {why}")
+            }
+            Self::OffloadBroken { doing, errno } => {
+                let error = std::io::Error::from_raw_os_error(*errno);
+                write!(f, "handing TLS to the kernel failed half-way: {doing}: {error}")
             }
             Self::Crypto { doing } => write!(f, "the cryptography library failed at {doing}"),
         }

@@ -1,5 +1,7 @@
 //! Each facility, tried.
 
+#[path = "kernel_tls.rs"]
+mod kernel_tls;
 #[path = "ring.rs"]
 mod ring;
 
@@ -9,9 +11,9 @@ use crate::sys::{
     error_queue::{self, Entry},
     message, out_queue, poll,
     sealed_memory::SealedMemory,
-    sendfile, tcp_info, timestamping, tls_ulp, zero_copy,
+    sendfile, tcp_info, timestamping, zero_copy,
 };
-use lastbyte::{Facility, FileSource, StampOf, Support};
+use lastbyte::{Facility, FileSource, StampOf, Support, TlsCipher};
 use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
@@ -50,7 +52,19 @@ pub(super) fn attempt(facility: Facility, pair: &mut Option<Pair>) -> Support {
             connect().and_then(ring::sends_registered),
         ),
         Facility::SealedMemory => ("a sealed memfd", SealedMemory::new(b"x").map(|_| true)),
-        Facility::KernelTls => ("TCP_ULP \"tls\"", connect().and_then(kernel_tls)),
+        Facility::KernelTls => ("TCP_ULP \"tls\"", kernel_tls::exists()),
+        Facility::TlsTransmit => ("TLS_TX with AES-128-GCM", kernel_tls::transmits()),
+        Facility::TlsReceive => ("TLS_RX with AES-128-GCM", kernel_tls::receives()),
+        Facility::TlsRekey => ("a second TLS_TX and TLS_RX", kernel_tls::changes_keys()),
+        Facility::TlsAes256 => {
+            ("TLS_TX and TLS_RX with AES-256-GCM", kernel_tls::knows(TlsCipher::Aes256Gcm))
+        }
+        Facility::TlsChaCha20 => (
+            "TLS_TX and TLS_RX with CHACHA20-POLY1305",
+            kernel_tls::knows(TlsCipher::ChaCha20Poly1305),
+        ),
+        Facility::TlsEndOfRecord => ("MSG_EOR under TLS_TX", kernel_tls::ends_records()),
+        Facility::TlsZeroCopyFiles => ("TLS_TX_ZEROCOPY_RO", kernel_tls::takes_the_promise()),
         Facility::Timestamps => ("SO_TIMESTAMPING on TCP", on(pair, timestamps)),
         Facility::TimestampIdTcp => ("SOF_TIMESTAMPING_OPT_ID_TCP", on(pair, timestamp_id_tcp)),
         Facility::TcpInfo => ("TCP_INFO with bytes_acked", on(pair, tcp_info_works)),
@@ -124,10 +138,6 @@ fn sendfile_works(near: &TcpStream) -> io::Result<bool> {
         }
     };
     Ok(sent == 1)
-}
-
-fn kernel_tls(pair: Pair) -> io::Result<bool> {
-    tls_ulp::probe(&pair.near).map(|()| true)
 }
 
 /// Whether a notification of this kind comes.

@@ -5,7 +5,8 @@ use super::driver::{Inner, Queue, TlsDriver};
 use super::handshake::TlsProvider;
 use super::record::{MAX_CONTENT, MAX_OVERHEAD};
 use lastbyte::{
-    Backend, BackendKind, CompletionSink, Driver, DriverConfig, DriverError, Report, TlsRole,
+    Backend, BackendKind, CompletionSink, Driver, DriverConfig, DriverError, OffloadWish, Report,
+    TlsRole,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,6 +51,12 @@ pub struct TlsOptions {
     /// Records after which the sending key is changed, if the cipher does not
     /// want that earlier (TLS 1.3; with TLS 1.2 the connection ends there).
     pub rekey_after: u64,
+    /// Whether the record layer goes to the kernel when the handshake is done,
+    /// in both directions. [`AttachOptions::offload`](lastbyte::AttachOptions)
+    /// says otherwise for one connection.
+    pub offload: OffloadWish,
+    /// See [`OffloadOptions::unchanging_files`](lastbyte::OffloadOptions).
+    pub unchanging_files: bool,
 }
 
 impl Default for TlsOptions {
@@ -58,6 +65,8 @@ impl Default for TlsOptions {
             attach_as: TlsRole::Server,
             handshake_timeout: Duration::from_secs(10),
             rekey_after: u64::MAX,
+            offload: OffloadWish::Never,
+            unchanging_files: false,
         }
     }
 }
@@ -80,7 +89,7 @@ impl TlsBackend {
         config: &DriverConfig,
         sink: K,
     ) -> TlsDriver<I, K> {
-        let TlsOptions { attach_as, handshake_timeout, rekey_after } = self.options.clone();
+        let TlsOptions { attach_as, handshake_timeout, rekey_after, .. } = self.options.clone();
         let cx = Context::new(config, rekey_after);
         let provider = Arc::clone(&self.provider);
         TlsDriver::new(inner, queue, sink, cx, provider, attach_as, handshake_timeout)

@@ -75,6 +75,19 @@ const fn no_stamps(errno: i32) -> [(Facility, i32); 3] {
     ]
 }
 
+const fn no_kernel_tls(errno: i32) -> [(Facility, i32); 8] {
+    [
+        (Facility::KernelTls, errno),
+        (Facility::TlsTransmit, errno),
+        (Facility::TlsReceive, errno),
+        (Facility::TlsRekey, errno),
+        (Facility::TlsAes256, errno),
+        (Facility::TlsChaCha20, errno),
+        (Facility::TlsEndOfRecord, errno),
+        (Facility::TlsZeroCopyFiles, errno),
+    ]
+}
+
 const AXES: [Axis; 15] = [
     axis("seccomp-no-io-uring", &no_ring(libc::EPERM)),
     axis("seccomp-no-io-uring-enosys", &no_ring(libc::ENOSYS)),
@@ -85,7 +98,7 @@ const AXES: [Axis; 15] = [
     axis("seccomp-no-zerocopy", &[(Facility::ZeroCopy, libc::EPERM)]),
     axis("seccomp-no-zerocopy-enosys", &[(Facility::ZeroCopy, libc::ENOSYS)]),
     axis("seccomp-no-tcp-info", &[(Facility::TcpInfo, libc::EPERM)]),
-    axis("seccomp-no-kernel-tls", &[(Facility::KernelTls, libc::EPERM)]),
+    axis("seccomp-no-kernel-tls", &no_kernel_tls(libc::EPERM)),
     // For those who may not administer the machine: EPERM, to others nothing.
     Axis { of_the_machine: true, may_lack: &[&RING], ..axis("io-uring-disabled=1", &[]) },
     Axis { of_the_machine: true, ..axis("io-uring-disabled=2", &no_ring(libc::EPERM)) },
