@@ -202,6 +202,7 @@ impl Record {
                 }
                 self.check_moment(connection, at, now);
             }
+            Event::TlsEstablished { connection, at, .. } => self.check_moment(connection, at, now),
             Event::Closed { connection, outcome, at } => {
                 self.check_moment(connection, at, now);
                 let missing = self.events_may_be_missing;

@@ -1,5 +1,6 @@
 //! A refusal gives back what was handed over.
 
+use crate::Facility;
 use std::fmt;
 
 /// Something that was not accepted, with the reason.
@@ -48,6 +49,12 @@ pub enum RefuseReason {
         /// How much may be.
         allowed: u64,
     },
+    /// This kernel lacks what that takes, or the operator has switched it off:
+    /// see the [`Report`](crate::Report).
+    Lacks {
+        /// What it takes.
+        facility: Facility,
+    },
     /// This driver cannot do that at all.
     Unsupported {
         /// What it lacks.
@@ -92,6 +99,9 @@ impl fmt::Display for RefuseReason {
             Self::TooLong => f.write_str("the payload is longer than a connection can count"),
             Self::UnknownConnection => f.write_str("there is no such connection"),
             Self::Closing => f.write_str("the connection is closing"),
+            Self::Lacks { facility } => {
+                write!(f, "{facility} is lacking: {}", facility.effect_of_lack())
+            }
             Self::Unsupported { what } => f.write_str(what),
             Self::Tls { what } => f.write_str(what),
             Self::BackPressure { limit, outstanding, allowed } => {

@@ -72,7 +72,8 @@ impl Connection {
             return;
         }
         if let Phase::Draining { by } = self.phase
-            && self.ledger.is_all_accepted()
+            && !self.has_output()
+            && self.is_written()
         {
             let since = cx.time();
             match self.stream.shutdown(Shutdown::Write) {

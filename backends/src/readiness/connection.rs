@@ -2,6 +2,7 @@
 
 use super::closing::Phase;
 use super::context::Context;
+use super::kernel_tls::KernelTls;
 use super::native::Native;
 use super::selector::Ready;
 use lastbyte::{
@@ -74,6 +75,10 @@ pub(super) struct Connection {
     pub(super) armed: Option<Time>,
     /// Where the selector completes operations by itself.
     pub(super) native: Option<Box<Native>>,
+    /// Input is read by calls, none of it ahead; and how much by each.
+    pub(super) by_call: bool,
+    pub(super) read_limit: Option<usize>,
+    pub(super) kernel_tls: Option<Box<KernelTls>>,
 }
 
 /// Whether a socket can send by zero copy.
@@ -120,6 +125,9 @@ impl Connection {
             progress: (0, Time::default()),
             armed: None,
             native: None,
+            by_call: false,
+            read_limit: None,
+            kernel_tls: None,
         }
     }
 
@@ -171,6 +179,7 @@ impl Connection {
         match self.stream.take_error() {
             Ok(Some(_)) | Err(_) if matches!(self.phase, Phase::Dying { .. }) => false,
             Ok(None) => false,
+            Ok(Some(error)) if self.is_of_a_record(&error) => false,
             Ok(Some(error)) | Err(error) => {
                 self.die(&reason("the connection", &error), cx);
                 true
@@ -184,7 +193,7 @@ impl Connection {
         if has_input || self.input_ended {
             self.read(now, cx);
         }
-        if self.writable && !self.ledger.is_all_accepted() {
+        if self.writable && self.has_output() {
             self.flush(cx.time(), cx);
         }
         if has_input && self.polls_for_ack() {
@@ -217,7 +226,18 @@ impl Connection {
         }
         self.enforce_deadline(now, cx);
         self.progress_phase(cx);
+        if self.written_due().is_some_and(|due| due <= now) {
+            self.last_look = now;
+        }
         self.arm(cx);
+    }
+
+    /// When to see whether TCP has everything that the stream's end waits for:
+    /// what kernel TLS has put off is written by the kernel itself, and nothing
+    /// tells of it.
+    fn written_due(&self) -> Option<Time> {
+        let waits = matches!(self.phase, Phase::Draining { .. }) && !self.has_output();
+        (waits && self.kernel_tls.is_some()).then(|| self.last_look.after(POLL_PAUSE))
     }
 
     /// Sees to it that an alarm goes off when something is due.
@@ -225,7 +245,7 @@ impl Connection {
         if self.is_armed_in_time() {
             return;
         }
-        let due = [self.look_due(cx), self.stall_due(), self.phase.deadline()];
+        let due = [self.look_due(cx), self.stall_due(), self.phase.deadline(), self.written_due()];
         let Some(due) = due.into_iter().flatten().min() else { return };
         if self.armed.is_none_or(|armed| due < armed) {
             self.armed = Some(due);

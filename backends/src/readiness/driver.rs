@@ -6,9 +6,10 @@ use super::listener::Listener;
 use super::selector::{Done, Happening, Selector};
 use crate::facilities::Facilities;
 use lastbyte::{
-    AttachOptions, Attached, CompletionSink, ConnectionId, Counters, Driver, DriverConfig,
-    DriverError, FailReason, Limit, ListenerId, Moment, NotRegistered, Payload, Pool, RefuseReason,
-    Refused, Socket, Time, TransferId, Turn, Wake, Watch,
+    AttachOptions, Attached, CompletionSink, ConnectionId, ControlRecord, Counters, Driver,
+    DriverConfig, DriverError, FailReason, Limit, ListenerId, Moment, NotRegistered, OffloadError,
+    OffloadOptions, Offloaded, Payload, Pool, RefuseReason, Refused, Socket, Time, TlsSession,
+    TrafficKeys, TransferId, Turn, Wake, Watch,
 };
 use slab::Slab;
 use std::cell::Cell;
@@ -108,7 +109,7 @@ impl<S: Selector, K: CompletionSink> ReadinessDriver<S, K> {
         }
         let closing = connection.phase != super::closing::Phase::Open;
         let input = !connection.has_input() && !connection.input_ended;
-        let output = !connection.writable && !connection.ledger.is_all_accepted();
+        let output = !connection.writable && connection.has_output();
         let prepared = connection.take_prepared();
         self.selector.want(token, input && (connection.wants_input || closing), output);
         if let Some((memory, zero_copy)) = prepared {
@@ -346,7 +347,83 @@ impl<S: Selector, K: CompletionSink> Driver for ReadinessDriver<S, K> {
     }
 
     fn receive(&mut self, connection: ConnectionId) -> Result<(), RefuseReason> {
+        let owner = self.known(connection)?;
+        if owner.by_call && !owner.opens() {
+            owner.by_call = false;
+            let token = owner.token;
+            self.selector.read_by_call(token, false);
+        }
         self.with(connection, Connection::receive)
+    }
+
+    fn receive_at_most(
+        &mut self,
+        connection: ConnectionId,
+        bytes: usize,
+    ) -> Result<(), RefuseReason> {
+        let owner = self.known(connection)?;
+        if owner.may_have_read_ahead() {
+            let what = "input may have been taken ahead already";
+            return Err(RefuseReason::Unsupported { what });
+        }
+        if !owner.by_call {
+            owner.by_call = true;
+            let token = owner.token;
+            self.selector.read_by_call(token, true);
+        }
+        self.with(connection, |connection, cx| connection.receive_at_most(bytes, cx))
+    }
+
+    fn offload_tls(
+        &mut self,
+        connection: ConnectionId,
+        session: TlsSession,
+        options: OffloadOptions,
+    ) -> Result<Offloaded, OffloadError> {
+        if let Err(reason) = self.known(connection) {
+            return Err(OffloadError::Refused(Refused::new(session, reason)));
+        }
+        let slot = connection.slot() as usize;
+        let result = self.connections[slot].offload(session, options, &mut self.cx);
+        self.tidy(slot);
+        result
+    }
+
+    fn submit_record(
+        &mut self,
+        connection: ConnectionId,
+        record: ControlRecord,
+    ) -> Result<(), Refused<ControlRecord>> {
+        if let Err(reason) = self.known(connection) {
+            return Err(Refused::new(record, reason));
+        }
+        let slot = connection.slot() as usize;
+        let result = self.connections[slot].submit_record(record, &mut self.cx);
+        self.tidy(slot);
+        result
+    }
+
+    fn update_transmit_key(
+        &mut self,
+        connection: ConnectionId,
+        message: ControlRecord,
+        keys: TrafficKeys,
+    ) -> Result<(), Refused<TrafficKeys>> {
+        if let Err(reason) = self.known(connection) {
+            return Err(Refused::new(keys, reason));
+        }
+        let slot = connection.slot() as usize;
+        let result = self.connections[slot].update_transmit_key(message, keys, &mut self.cx);
+        self.tidy(slot);
+        result
+    }
+
+    fn update_receive_key(
+        &mut self,
+        connection: ConnectionId,
+        keys: TrafficKeys,
+    ) -> Result<(), RefuseReason> {
+        self.with(connection, |connection, cx| connection.update_receive_key(&keys, cx))?
     }
 
     fn close(&mut self, connection: ConnectionId, within: Duration) -> Result<(), RefuseReason> {

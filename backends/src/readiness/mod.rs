@@ -3,7 +3,8 @@
 //!
 //! The epoll and the fallback backend are this driver over two selectors and
 //! two sets of facilities. A connection's files follow its life: [`attach`],
-//! [`send`], [`receive`], [`notice`] (what became of sent bytes), [`closing`].
+//! [`send`], [`receive`], [`notice`] (what became of sent bytes), [`closing`];
+//! [`kernel_tls`] for those whose records the kernel seals and opens.
 
 pub(crate) mod ahead;
 mod attach;
@@ -12,6 +13,7 @@ mod closing;
 mod connection;
 mod context;
 pub(crate) mod driver;
+mod kernel_tls;
 mod listener;
 pub(crate) mod mio_selector;
 pub(crate) mod native;

@@ -20,6 +20,8 @@ pub(super) struct Native {
     pub(super) input: VecDeque<Ahead>,
     /// There will be no more of it.
     pub(super) input_ends: bool,
+    /// Input was asked for in a way that lets the kernel receive ahead.
+    pub(super) reads_ahead: bool,
     pub(super) sending: Option<Sending>,
     /// What is to be sent, on its way to the selector, and whether by zero copy.
     pub(super) prepared: Option<(SendMemory, bool)>,

@@ -13,6 +13,9 @@ use std::os::fd::AsFd;
 /// ordinary receive buffer, and signals again for what is left.
 const DRAIN: usize = 1024;
 
+/// How often two readings are repeated that have to be of one moment.
+const TRIES: usize = 8;
+
 impl Connection {
     /// Reads the error queue until it is empty or nothing in it can be news.
     /// Taking an entry out signals again for the next one, so none is missed.
@@ -78,6 +81,13 @@ impl Connection {
             let info = tcp_info::read(fd).ok()?;
             self.rtt = info.rtt;
             let acked = info.bytes_acked.saturating_sub(self.acked_base);
+            if self.sealing().is_some() {
+                // TCP may not have all that was accepted.
+                let written = self.written().map(|(acked, queued)| acked + queued);
+                let wire = self.ledger.wire_to().get();
+                let sent = |to: u64| to.saturating_sub(info.not_sent).min(wire);
+                return Some((acked, written.map(sent)));
+            }
             return Some((acked, Some(accepted.saturating_sub(info.not_sent))));
         }
         if cx.facilities.out_queue {
@@ -88,8 +98,26 @@ impl Connection {
         None
     }
 
+    /// What TCP has: bytes acknowledged, and bytes that are not, since the
+    /// connection was attached; an end of the stream counts as one. `None` if
+    /// the peer's acknowledgements keep coming between the readings, and where
+    /// there are none.
+    pub(super) fn written(&self) -> Option<(u64, u64)> {
+        let fd = self.stream.as_fd();
+        let mut before = tcp_info::read(fd).ok()?.bytes_acked;
+        for _ in 0..TRIES {
+            let queued = out_queue::unacknowledged(fd).ok()?;
+            let after = tcp_info::read(fd).ok()?.bytes_acked;
+            if before == after {
+                return Some((after.saturating_sub(self.acked_base), queued));
+            }
+            before = after;
+        }
+        None
+    }
+
     fn note_end_acked(&mut self, acked: u64) {
-        let accepted = self.ledger.accepted_to().get();
+        let accepted = self.ledger.wire_to().get();
         if let Phase::Finishing { acked: end_acked, .. } = &mut self.phase {
             *end_acked |= acked > accepted;
         }

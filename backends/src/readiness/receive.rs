@@ -3,9 +3,10 @@
 use super::closing::Phase;
 use super::connection::{Connection, reason};
 use super::context::Context;
-use crate::sys::input;
-use lastbyte::{Event, Moment, PooledBuf, Received};
+use crate::sys::{input, tls_ulp};
+use lastbyte::{ControlRecord, Event, Moment, PooledBuf, Received, ReceivedRecord};
 use std::io;
+use std::os::fd::AsFd;
 
 /// Buffers of input that a closing connection discards in one go.
 const DISCARD: usize = 16;
@@ -13,13 +14,34 @@ const DISCARD: usize = 16;
 impl Connection {
     /// The user asks for input.
     pub(super) fn receive(&mut self, cx: &mut Context) {
-        if self.wants_input || self.phase != Phase::Open {
+        if self.wants_input {
             return;
         }
-        self.wants_input = true;
+        if let Some(native) = self.native.as_mut().filter(|native| native.completes.receives) {
+            native.reads_ahead |= !self.by_call;
+        }
+        self.ask(None, cx);
+    }
+
+    /// The user asks for input, and for no more than so much.
+    pub(super) fn receive_at_most(&mut self, bytes: usize, cx: &mut Context) {
+        self.ask(Some(bytes.max(1)), cx);
+    }
+
+    fn ask(&mut self, limit: Option<usize>, cx: &mut Context) {
+        if self.phase != Phase::Open {
+            return;
+        }
+        (self.wants_input, self.read_limit) = (true, limit);
         if self.has_input() || self.input_ended {
             self.do_again(cx);
         }
+    }
+
+    /// Whether input may have been taken out of the socket that nobody asked
+    /// for.
+    pub(super) fn may_have_read_ahead(&self) -> bool {
+        self.native.as_ref().is_some_and(|native| native.reads_ahead)
     }
 
     /// Reads what is asked for, or once closing throws it away.
@@ -44,6 +66,13 @@ impl Connection {
     fn answer_receive(&mut self, now: Option<Moment>, cx: &mut Context) {
         let received = if let Some(delivered) = self.take_delivered() {
             delivered
+        } else if let Some(early) = self.take_early(cx.config.receive_buffer) {
+            let mut buffer = cx.buffers.take();
+            buffer.append(&early);
+            Received::Data(buffer)
+        } else if let Some(record) = self.unopened() {
+            self.readable = false;
+            return self.tell_record(record, cx);
         } else if self.input_ended {
             Received::End
         } else if !self.readable {
@@ -51,15 +80,25 @@ impl Connection {
         } else {
             let mut buffer = cx.buffers.take();
             match self.read_into(&mut buffer) {
-                Ok(0) => Received::End,
-                Ok(_) => Received::Data(buffer),
+                Ok(Read::End) => Received::End,
+                Ok(Read::Bytes) => Received::Data(buffer),
+                Ok(Read::Record(record)) => return self.tell_record(record, cx),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if self.is_of_a_record(&error) => {
+                    return self.answer_receive(now, cx);
+                }
                 Err(error) => return self.die(&reason("recv", &error), cx),
             }
         };
         self.wants_input = false;
         let at = now.unwrap_or_else(|| cx.now());
         let event = Event::Received { connection: self.id, received, at };
+        cx.outbox.push(event);
+    }
+
+    fn tell_record(&mut self, record: ReceivedRecord, cx: &mut Context) {
+        self.wants_input = false;
+        let event = Event::ReceivedRecord { connection: self.id, record, at: cx.now() };
         cx.outbox.push(event);
     }
 
@@ -72,8 +111,19 @@ impl Connection {
             }
             buffer.clear();
             match self.read_into(&mut buffer) {
-                Ok(_) => {}
+                Ok(Read::End | Read::Bytes) => {}
+                Ok(Read::Record(record)) => self.tell_record(record, cx),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // Its key is about to come.
+                Err(error) if error.raw_os_error() == Some(tls_ulp::NEEDS_KEY) => {
+                    self.readable = false;
+                    return;
+                }
+                // The kernel opens no more of what comes.
+                Err(error) if self.is_of_a_record(&error) => {
+                    (self.input_ended, self.readable) = (true, false);
+                    return;
+                }
                 Err(error) => return self.die(&reason("recv", &error), cx),
             }
         }
@@ -94,13 +144,16 @@ impl Connection {
     }
 
     /// Reads once, and keeps track of whether there is more.
-    fn read_into(&mut self, buffer: &mut PooledBuf) -> io::Result<usize> {
+    fn read_into(&mut self, buffer: &mut PooledBuf) -> io::Result<Read> {
+        if self.opens() {
+            return self.read_opened(buffer);
+        }
         loop {
-            let room = buffer.spare().len();
-            match input::recv(&self.stream, buffer.spare()) {
+            let room = buffer.spare().len().min(self.read_limit.unwrap_or(usize::MAX));
+            match input::recv(&self.stream, &mut buffer.spare()[..room]) {
                 Ok(0) => {
                     (self.input_ended, self.readable) = (true, false);
-                    return Ok(0);
+                    return Ok(Read::End);
                 }
                 Ok(n) => {
                     buffer.advance(n);
@@ -108,7 +161,7 @@ impl Connection {
                     // signals anew. But an end that was signalled already does
                     // not, and is found by reading on.
                     self.readable = n == room || self.read_closed;
-                    return Ok(n);
+                    return Ok(Read::Bytes);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
@@ -118,4 +171,39 @@ impl Connection {
             }
         }
     }
+
+    /// The same where the kernel opens the peer's records. It stops where their
+    /// type changes, so that a short read says nothing of what else is there.
+    fn read_opened(&mut self, buffer: &mut PooledBuf) -> io::Result<Read> {
+        loop {
+            match tls_ulp::receive(self.stream.as_fd(), buffer.spare()) {
+                Ok(tls_ulp::Received { content_type: None, .. }) => {
+                    (self.input_ended, self.readable) = (true, false);
+                    return Ok(Read::End);
+                }
+                Ok(tls_ulp::Received { len, content_type: Some(content_type) }) => {
+                    if content_type == tls_ulp::DATA {
+                        buffer.advance(len);
+                        return Ok(Read::Bytes);
+                    }
+                    let content = buffer.spare()[..len].to_vec();
+                    let record = ControlRecord { content_type, content };
+                    return Ok(Read::Record(ReceivedRecord::Control(record)));
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.readable = false;
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+/// What one read yields.
+enum Read {
+    Bytes,
+    End,
+    /// Something that is no payload, under kernel TLS.
+    Record(ReceivedRecord),
 }

@@ -96,6 +96,10 @@ pub(crate) trait Selector: std::fmt::Debug {
     /// From now on report input, output; errors always.
     fn want(&mut self, token: usize, input: bool, output: bool);
 
+    /// From now on input of this connection is read by calls: none is to be taken
+    /// ahead; or, with `false`, it may be again.
+    fn read_by_call(&mut self, _: usize, _: bool) {}
+
     /// Waits for events, and puts those that came into `happened`, which is
     /// empty.
     fn wait(&mut self, wait: Option<Duration>, happened: &mut Vec<Happening>) -> io::Result<()>;

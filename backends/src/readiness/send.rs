@@ -2,6 +2,7 @@
 
 use super::connection::{Connection, ZeroCopy, reason};
 use super::context::Context;
+use super::kernel_tls::Transmit;
 use super::native::{Native, Sending};
 use super::shape::{self, FileRest, Rest, Step};
 use crate::sys::message::{self, Options};
@@ -40,6 +41,9 @@ impl Connection {
         let mut now = Moment { monotonic: began, ..Moment::default() };
         let mut budget = cx.config.write_burst;
         while self.writable && !self.is_sending() {
+            if self.kernel_tls.is_some() && !self.flush_records(cx) {
+                return;
+            }
             let Some(wrote) = self.write_some(now.monotonic, budget, cx) else { return };
             let began = now.monotonic;
             if let Wrote::Some { bytes, .. } = wrote {
@@ -52,7 +56,7 @@ impl Connection {
             if !self.wrote(wrote, began, now, cx) {
                 return;
             }
-            if budget == 0 && self.writable && !self.ledger.is_all_accepted() {
+            if budget == 0 && self.writable && self.has_output() {
                 return self.do_again(cx);
             }
         }
@@ -73,7 +77,7 @@ impl Connection {
                 let call = Call { method, began, stamped };
                 self.ledger.accepted(bytes, call, now, &mut cx.outbox);
                 self.last_write = now.monotonic;
-                true
+                bytes == 0 || self.payload_sealed(cx)
             }
             Wrote::Full => {
                 self.writable = false;
@@ -95,6 +99,7 @@ impl Connection {
             zero_copy: &mut self.zero_copy,
             route: &mut self.route,
             native: self.native.as_deref_mut(),
+            sealing: self.kernel_tls.as_mut().and_then(|tls| tls.transmit.as_mut()),
             stamps: if self.stamps { wanted(&unsent) } else { Wanted::NONE },
             now,
             cx,
@@ -109,6 +114,7 @@ struct Writer<'a> {
     zero_copy: &'a mut ZeroCopy,
     route: &'a mut Option<IpAddr>,
     native: Option<&'a mut Native>,
+    sealing: Option<&'a mut Transmit>,
     stamps: Wanted,
     now: Time,
     cx: &'a mut Context,
@@ -145,7 +151,15 @@ impl Writer<'_> {
         {
             return wrote;
         }
-        match (shape::next(rest, self.cx.facilities.sendfile), file) {
+        let sendfile = self.cx.facilities.sendfile;
+        let (step, budget) = match &self.sealing {
+            None => (shape::next(rest, sendfile), budget),
+            Some(sealing) => {
+                let most = sealing.most();
+                (shape::next_sealed(rest, sendfile, most), budget.min(most))
+            }
+        };
+        match (step, file) {
             (Step::Memory { len, glue }, _) => {
                 let last = len == unsent.len;
                 shorten(&mut slices, rest.memory - len);
@@ -191,7 +205,14 @@ impl Writer<'_> {
     fn copy_now(&mut self, slices: &[&[u8]], tail: &[u8], last: bool, glue: bool) -> Wrote {
         let stamps = if last { self.stamps } else { Wanted::NONE };
         let end_of_record = stamps.any();
-        let options = Options { stamps, end_of_record, more: glue, zero_copy: false };
+        let mut options = Options { stamps, end_of_record, more: glue, zero_copy: false };
+        if let Some(sealing) = &mut self.sealing {
+            let facilities = &self.cx.facilities;
+            sealing.ask_for(stamps, self.stream, facilities.timestamp_id_tcp);
+            sealing.is_open = glue;
+            options.stamps = Wanted::NONE;
+            options.end_of_record &= facilities.kernel_tls.end_of_record;
+        }
         took(self.send(slices, tail, options), bytes_in(slices, tail), Method::Copy, stamps)
     }
 
@@ -227,6 +248,10 @@ impl Writer<'_> {
     /// `rest` is what is left of the transfer.
     fn send_file(&mut self, file: FilePart<'_>, len: u64, rest: u64) -> Wrote {
         let (range, offset, left) = file;
+        let stamps = if len == rest { self.stamps } else { Wanted::NONE };
+        if let Some(sealing) = &mut self.sealing {
+            sealing.ask_for(stamps, self.stream, self.cx.facilities.timestamp_id_tcp);
+        }
         match sendfile::sendfile(self.stream.as_fd(), range.source().as_fd(), offset, len) {
             Ok(0) => Wrote::Failed(FailReason::FileTruncated { missing: left }),
             Ok(bytes) => {
@@ -235,7 +260,14 @@ impl Writer<'_> {
                 // makes sure that room will be signalled if there is none
                 // (net/ipv4/tcp.c, `tcp_poll`), and spares a refused call.
                 let full = bytes < len && !poll::has_room(self.stream);
-                Wrote::Some { bytes, method: Method::Sendfile, stamped: false, full }
+                let mut stamped = false;
+                if let Some(sealing) = &mut self.sealing {
+                    // More was announced to the kernel's record layer, all but
+                    // at the end of what was asked for.
+                    sealing.is_open = bytes < len;
+                    stamped = stamps.any() && bytes == len;
+                }
+                Wrote::Some { bytes, method: Method::Sendfile, stamped, full }
             }
             Err(error) if is_of_the_file(&error) => self.send_joined(&[], file, rest),
             Err(error) => failed("sendfile", &error),

@@ -97,6 +97,23 @@ pub(super) fn next(rest: Rest, sendfile: bool) -> Step {
     }
 }
 
+/// The same where the kernel seals what it is given: it copies everything once
+/// in any case, `sendfile` asks for stamps as every call does, and each call is
+/// a record at least. `most` is as much as one call may move.
+pub(super) fn next_sealed(rest: Rest, sendfile: bool, most: u64) -> Step {
+    let Rest { memory, file, more, .. } = rest;
+    let Some(file) = file else {
+        return Step::Memory { len: memory.min(most), glue: more && memory <= most };
+    };
+    if !more && memory + file.len <= JOINED.min(most) {
+        return Step::Joined;
+    }
+    if memory > 0 {
+        return Step::Memory { len: memory.min(most), glue: memory <= most };
+    }
+    if sendfile { Step::Sendfile { len: file.len } } else { Step::Read { len: file.len } }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,13 +148,15 @@ mod tests {
             more in any::<bool>(),
             stamp in any::<bool>(),
             sendfile in any::<bool>(),
+            sealed in any::<bool>(),
         ) {
             prop_assume!(memory + file > 0);
             let whole = file;
             let mut steps = 0;
             while memory + file > 0 {
                 let file_rest = (file > 0).then_some(FileRest { len: file, whole });
-                match next(Rest { memory, file: file_rest, more, stamp }, sendfile) {
+                let rest = Rest { memory, file: file_rest, more, stamp };
+                match if sealed { next_sealed(rest, sendfile, u64::MAX) } else { next(rest, sendfile) } {
                     Step::Memory { len, .. } => {
                         prop_assert!(len > 0 && len <= memory);
                         memory -= len;

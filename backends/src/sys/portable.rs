@@ -199,7 +199,63 @@ pub(crate) mod timestamping {
         Err(super::unsupported())
     }
 
+    pub(crate) fn always(_: BorrowedFd<'_>, _: bool, _: Wanted) -> io::Result<()> {
+        Err(super::unsupported())
+    }
+
     pub(crate) fn clear(_: BorrowedFd<'_>) -> io::Result<()> {
+        Err(super::unsupported())
+    }
+}
+
+pub(crate) mod tls_ulp {
+    use lastbyte::{TlsCipher, TlsVersion, TrafficKeys};
+    use std::io;
+    use std::os::fd::BorrowedFd;
+
+    pub(crate) const DATA: u8 = 23;
+    /// No error has this number.
+    pub(crate) const NEEDS_KEY: i32 = i32::MIN;
+
+    #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+    pub(crate) enum Direction {
+        Transmit,
+        Receive,
+    }
+
+    #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+    pub(crate) struct Received {
+        pub(crate) len: usize,
+        pub(crate) content_type: Option<u8>,
+    }
+
+    pub(crate) fn attach(_: BorrowedFd<'_>) -> io::Result<()> {
+        Err(super::unsupported())
+    }
+
+    pub(crate) fn set_keys(
+        _: BorrowedFd<'_>,
+        _: Direction,
+        _: TlsVersion,
+        _: TlsCipher,
+        _: &TrafficKeys,
+    ) -> io::Result<()> {
+        Err(super::unsupported())
+    }
+
+    pub(crate) fn next_record(_: BorrowedFd<'_>, _: TlsCipher) -> io::Result<u64> {
+        Err(super::unsupported())
+    }
+
+    pub(crate) fn promise_unchanging_files(_: BorrowedFd<'_>) -> io::Result<()> {
+        Err(super::unsupported())
+    }
+
+    pub(crate) fn send_record(_: BorrowedFd<'_>, _: u8, _: &[u8]) -> io::Result<usize> {
+        Err(super::unsupported())
+    }
+
+    pub(crate) fn receive(_: BorrowedFd<'_>, _: &mut [u8]) -> io::Result<Received> {
         Err(super::unsupported())
     }
 }

@@ -43,6 +43,13 @@ pub(crate) fn enable(fd: BorrowedFd<'_>, from_next_byte: bool) -> io::Result<()>
     set(fd, REPORT | if from_next_byte { OPT_ID_TCP } else { 0 })
 }
 
+/// As [`enable`] did, and from now on every call asks for these stamps. Under
+/// kernel TLS calls cannot ask by themselves (`net/tls/tls_main.c`,
+/// `tls_process_cmsg`). Names go on as they were.
+pub(crate) fn always(fd: BorrowedFd<'_>, from_next_byte: bool, stamps: Wanted) -> io::Result<()> {
+    set(fd, REPORT | stamps.flags() | if from_next_byte { OPT_ID_TCP } else { 0 })
+}
+
 /// Undoes what a former owner of the socket has set, so that names start anew.
 pub(crate) fn clear(fd: BorrowedFd<'_>) -> io::Result<()> {
     set(fd, 0)

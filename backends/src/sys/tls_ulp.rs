@@ -37,6 +37,9 @@ const SALT: usize = 4;
 /// Content type of payload (RFC 8446, section 5.1).
 pub(crate) const DATA: u8 = 23;
 
+/// What a receive fails with from the peer's KeyUpdate to the next key.
+pub(crate) const NEEDS_KEY: i32 = libc::EKEYEXPIRED;
+
 /// Which records a key is for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Direction {

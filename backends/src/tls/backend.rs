@@ -1,12 +1,12 @@
 //! The backend: another one, with TLS.
 
-use super::context::Context;
+use super::context::{Context, OffloadTerms};
 use super::driver::{Inner, Queue, TlsDriver};
 use super::handshake::TlsProvider;
 use super::record::{MAX_CONTENT, MAX_OVERHEAD};
 use lastbyte::{
-    Backend, BackendKind, CompletionSink, Driver, DriverConfig, DriverError, OffloadWish, Report,
-    TlsRole,
+    Backend, BackendKind, CompletionSink, Driver, DriverConfig, DriverError, Facility, OffloadWish,
+    Report, TlsRole,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use std::time::Duration;
 /// where they were read to.
 const RECEIVE_BUFFER: usize = 2 * (MAX_CONTENT + MAX_OVERHEAD);
 
-/// A backend whose connections speak TLS in user space, over any other.
+/// A backend whose connections speak TLS, over any other.
 ///
 /// Everything else is the other backend's: its drivers move the ciphertext, and
 /// its evidence is what the completions rest on.
@@ -90,9 +90,25 @@ impl TlsBackend {
         sink: K,
     ) -> TlsDriver<I, K> {
         let TlsOptions { attach_as, handshake_timeout, rekey_after, .. } = self.options.clone();
-        let cx = Context::new(config, rekey_after);
+        let cx = Context::new(config, rekey_after, self.offload_terms());
         let provider = Arc::clone(&self.provider);
         TlsDriver::new(inner, queue, sink, cx, provider, attach_as, handshake_timeout)
+    }
+}
+
+impl TlsBackend {
+    fn offload_terms(&self) -> OffloadTerms {
+        let report = self.inner.report();
+        // It keeps to what every Unix has.
+        let is_portable = self.inner.kind() == BackendKind::Fallback;
+        let has = |facility| !is_portable && report.has(facility);
+        let needed = [Facility::KernelTls, Facility::TlsTransmit, Facility::TlsReceive];
+        OffloadTerms {
+            wish: self.options.offload,
+            unchanging_files: self.options.unchanging_files,
+            lacks: needed.into_iter().find(|&facility| !has(facility)),
+            receives: has(Facility::KernelTls) && has(Facility::TlsReceive),
+        }
     }
 }
 

@@ -1,12 +1,27 @@
 //! What all connections of a driver share.
 
 use super::record::{MAX_CONTENT, MAX_SEALED};
-use lastbyte::{ClockMap, Driver, DriverConfig, Moment, Outbox, Pool, Time, UnixTime};
+use lastbyte::{
+    ClockMap, Driver, DriverConfig, Facility, Moment, OffloadWish, Outbox, Pool, Time, UnixTime,
+};
 use std::time::SystemTime;
 
 /// Buffers that are kept for the next records: as many as a few connections
 /// have in flight.
 const KEPT: usize = 256;
+
+/// What becomes of record layers after the handshake.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OffloadTerms {
+    /// Where nothing is said of a connection.
+    pub(super) wish: OffloadWish,
+    pub(super) unchanging_files: bool,
+    /// The first thing that is lacking for kernel TLS, whatever is agreed on.
+    pub(super) lacks: Option<Facility>,
+    /// The inner driver may take the peer's records over, so that nothing must
+    /// be read ahead of them.
+    pub(super) receives: bool,
+}
 
 #[derive(Debug)]
 pub(super) struct Context {
@@ -20,6 +35,7 @@ pub(super) struct Context {
     /// Payload bytes that may be unreleased, over all connections.
     pub(super) max_memory: u64,
     pub(super) rekey_after: u64,
+    pub(super) offload: OffloadTerms,
     pub(super) outbox: Outbox,
     /// How often the outbox was delivered.
     pub(super) deliveries: u64,
@@ -27,7 +43,7 @@ pub(super) struct Context {
 }
 
 impl Context {
-    pub(super) fn new(config: &DriverConfig, rekey_after: u64) -> Self {
+    pub(super) fn new(config: &DriverConfig, rekey_after: u64, offload: OffloadTerms) -> Self {
         Self {
             records: Pool::new(MAX_SEALED, KEPT),
             // TLS 1.3 content has its type and padding behind it when opened.
@@ -35,6 +51,7 @@ impl Context {
             receive_buffer: config.receive_buffer.max(1),
             max_memory: config.max_memory,
             rekey_after,
+            offload,
             outbox: Outbox::default(),
             deliveries: 0,
             clock: ClockMap::new(Time::default(), UnixTime::default(), Time::default()),

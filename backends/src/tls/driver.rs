@@ -5,8 +5,8 @@ use super::context::Context;
 use super::handshake::TlsProvider;
 use lastbyte::{
     AttachOptions, Attached, CompletionSink, ConnectionId, Counters, Driver, DriverError, Event,
-    Limit, ListenerId, NotRegistered, Payload, Pool, RefuseReason, Refused, Socket, Time, TlsRole,
-    TransferId, Turn, Wake, Watch,
+    Limit, ListenerId, NotRegistered, OffloadWish, Payload, Pool, RefuseReason, Refused, Socket,
+    Time, TlsRole, TransferId, Turn, Wake, Watch,
 };
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
@@ -201,7 +201,10 @@ impl<K: CompletionSink> Layer<K> {
     fn handle(&mut self, event: Event) {
         let id = match &event {
             Event::Transfer(completion) => completion.connection,
-            Event::Received { connection, .. } | Event::Closed { connection, .. } => *connection,
+            Event::Received { connection, .. }
+            | Event::ReceivedRecord { connection, .. }
+            | Event::KeyUpdateDue { connection }
+            | Event::Closed { connection, .. } => *connection,
             _ => return self.cx.outbox.push(event),
         };
         let Some(connection) = find(&mut self.connections, &mut self.displaced, id) else {
@@ -210,6 +213,8 @@ impl<K: CompletionSink> Layer<K> {
         match event {
             Event::Transfer(completion) => connection.completed(completion, &mut self.cx),
             Event::Received { received, .. } => connection.received(received),
+            Event::ReceivedRecord { record, .. } => connection.received_record(record),
+            Event::KeyUpdateDue { .. } => connection.key_is_used_up(),
             Event::Closed { outcome, at, .. } => {
                 if let Some(at) = connection.armed {
                     self.deadlines.remove(&(at, id));
@@ -300,6 +305,10 @@ impl<I: Inner, K: CompletionSink> Driver for TlsDriver<I, K> {
         if *role == TlsRole::Plain {
             return inner.attach(socket, options);
         }
+        let wish = options.offload.unwrap_or(self.layer.cx.offload.wish);
+        if let (OffloadWish::Require, Some(facility)) = (wish, self.layer.cx.offload.lacks) {
+            return Err(Refused::new(socket, RefuseReason::Lacks { facility }));
+        }
         let handshake = match self.provider.begin(role) {
             Ok(handshake) => handshake,
             Err(what) => {
@@ -313,7 +322,7 @@ impl<I: Inner, K: CompletionSink> Driver for TlsDriver<I, K> {
         let attached = inner.attach(socket, &below)?;
         let id = attached.connection;
         let by = inner.now().after(self.handshake_timeout);
-        self.layer.insert(Connection::new(id, handshake, options, by));
+        self.layer.insert(Connection::new(id, handshake, options, wish, by));
         self.with(id, Connection::start);
         Ok(attached)
     }

@@ -25,6 +25,18 @@ impl Input {
         *self = Self::default();
     }
 
+    /// How much of the next record is not there: of its header, or of its body.
+    pub(super) fn missing(&self) -> usize {
+        let header = Header::parse(&self.partial);
+        let len = header.ok().flatten().map_or(HEADER, |header| header.record_len());
+        len.saturating_sub(self.partial.len()).max(1)
+    }
+
+    /// Whether everything that came was taken.
+    pub(super) fn is_empty(&self) -> bool {
+        self.partial.is_empty() && self.fresh.is_none()
+    }
+
     /// The next record's header, if all of the record is there.
     pub(super) fn peek(&mut self) -> Result<Option<Header>, Violation> {
         if self.partial.is_empty() {

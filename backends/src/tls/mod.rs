@@ -1,4 +1,4 @@
-//! TLS in user space, as a layer over any backend.
+//! TLS as a layer over any backend, in user space or by the kernel.
 //!
 //! [`TlsBackend`] is a backend that wraps another. Its drivers make the
 //! handshake by a TLS library ([`TlsProvider`]; [`Rustls`] is shipped), take the
@@ -15,12 +15,16 @@
 //! [`Counters::ciphertext_bytes`](lastbyte::Counters::ciphertext_bytes) and
 //! bounded per connection.
 //!
+//! Where the inner driver has kernel TLS ([`TlsOptions::offload`]), it is handed
+//! the keys after the handshake: then payloads go to it as they are, and this
+//! layer is left with alerts, tickets, and changes of keys.
+//!
 //! This module makes no system call but reading files, and contains nothing of
 //! any backend's.
 //!
 //! `driver` (tables, turns) → `connection` (phases) → `handshake`, `session`
 //! (messages), `sealing` and `input` (payloads to records and back), `aead`,
-//! `transfers` (whose ciphertext is whose).
+//! `transfers` (whose ciphertext is whose), `forwarding` (kernel TLS).
 
 #![forbid(unsafe_code)]
 
@@ -29,6 +33,7 @@ mod backend;
 mod connection;
 mod context;
 mod driver;
+mod forwarding;
 mod handshake;
 mod input;
 mod record;

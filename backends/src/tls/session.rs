@@ -1,9 +1,9 @@
 //! An established TLS session: keys, and the messages that change them.
 
 use super::aead::{Opener, Sealer};
-use super::handshake::{Established, KeySchedule};
+use super::handshake::KeySchedule;
 use super::record::{ContentType, Violation};
-use lastbyte::{TlsAlert, TlsCipher, TlsFailure, TlsVersion};
+use lastbyte::{TlsAlert, TlsCipher, TlsFailure, TlsVersion, TrafficKeys};
 
 /// Records in a row without any content after which a peer is given up. Each
 /// costs work and moves nothing. BoringSSL allows as many KeyUpdates
@@ -45,15 +45,32 @@ impl From<Violation> for Stop {
     }
 }
 
+/// What a session is made of, beside its first keys.
+#[derive(Debug)]
+pub(super) struct SessionTerms {
+    pub(super) version: TlsVersion,
+    pub(super) cipher: TlsCipher,
+    /// Records after which the key has to be changed.
+    pub(super) record_limit: u64,
+    pub(super) schedule: Box<dyn KeySchedule>,
+}
+
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) version: TlsVersion,
     cipher: TlsCipher,
-    pub(super) sealer: Sealer,
-    pub(super) opener: Opener,
+    /// `None` where the kernel has that direction.
+    pub(super) sealer: Option<Sealer>,
+    pub(super) opener: Option<Opener>,
     schedule: Box<dyn KeySchedule>,
     /// Records after which the key has to be changed.
     record_limit: u64,
+    /// The kernel has nearly used the key up.
+    pub(super) is_used_up: bool,
+    /// What the kernel has to open records with from now on.
+    next_receive: Option<TrafficKeys>,
+    /// Made, and the kernel did not take them yet.
+    next_transmit: Option<TrafficKeys>,
     /// The peer wants this side to change its key too.
     key_update_due: bool,
     /// There will be no second handshake, and the peer has to be told.
@@ -68,16 +85,24 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(established: Established, rekey_after: u64) -> Result<Self, TlsFailure> {
-        let Established { version, cipher, transmit, receive, record_limit, schedule } =
-            established;
+    /// A session with these keys, which are those of the directions that stay in
+    /// user space.
+    pub(super) fn new(
+        terms: SessionTerms,
+        transmit: Option<&TrafficKeys>,
+        receive: Option<&TrafficKeys>,
+    ) -> Result<Self, TlsFailure> {
+        let SessionTerms { version, cipher, record_limit, schedule } = terms;
         Ok(Self {
             version,
             cipher,
-            sealer: Sealer::new(version, cipher, &transmit)?,
-            opener: Opener::new(version, cipher, &receive)?,
+            sealer: transmit.map(|keys| Sealer::new(version, cipher, keys)).transpose()?,
+            opener: receive.map(|keys| Opener::new(version, cipher, keys)).transpose()?,
             schedule,
-            record_limit: record_limit.min(rekey_after.max(1)),
+            record_limit,
+            is_used_up: false,
+            next_receive: None,
+            next_transmit: None,
             key_update_due: false,
             refusal_due: false,
             message: Vec::new(),
@@ -88,6 +113,11 @@ impl Session {
         })
     }
 
+    /// Record cipher of both directions.
+    pub(super) fn cipher(&self) -> TlsCipher {
+        self.cipher
+    }
+
     /// The message that has to be sealed before anything else, if there is one.
     /// It comes with what to call after that.
     pub(super) fn control_due(&self) -> Option<Control> {
@@ -95,7 +125,10 @@ impl Session {
             return Some(Control::RefuseRenegotiation);
         }
         // The KeyUpdate is a record too.
-        let is_used_up = self.sealer.sequence() + 1 >= self.record_limit;
+        let is_used_up = self
+            .sealer
+            .as_ref()
+            .map_or(self.is_used_up, |sealer| sealer.sequence() + 1 >= self.record_limit);
         if self.version == TlsVersion::Tls13 && (self.key_update_due || is_used_up) {
             return Some(Control::KeyUpdate);
         }
@@ -106,7 +139,8 @@ impl Session {
     /// the message that changes it.
     pub(super) fn records_left(&self) -> u64 {
         let kept = u64::from(self.version == TlsVersion::Tls13);
-        self.record_limit.saturating_sub(self.sealer.sequence() + kept)
+        let sealed = self.sealer.as_ref().map_or(0, Sealer::sequence);
+        self.record_limit.saturating_sub(sealed + kept)
     }
 
     /// The control message was sealed: what follows from that.
@@ -118,10 +152,35 @@ impl Session {
                 // "The sender of a KeyUpdate uses the next key for everything
                 // that follows" (RFC 8446, section 4.6.3).
                 let keys = self.schedule.next_transmit().map_err(|_| no_key())?;
-                self.sealer = Sealer::new(self.version, self.cipher, &keys)?;
+                self.sealer = Some(Sealer::new(self.version, self.cipher, &keys)?);
             }
         }
         Ok(())
+    }
+
+    /// The keys that the kernel has to seal with next.
+    pub(super) fn next_transmit(&mut self) -> Result<TrafficKeys, TlsFailure> {
+        match self.next_transmit.take() {
+            Some(keys) => Ok(keys),
+            None => self.schedule.next_transmit().map_err(|_| no_key()),
+        }
+    }
+
+    /// The kernel has them, or has `refused` them because it is about to change
+    /// keys anyway: in either case the peer will see a change.
+    pub(super) fn key_update_sent(&mut self, refused: Option<TrafficKeys>) {
+        self.next_transmit = refused;
+        (self.key_update_due, self.is_used_up) = (false, false);
+    }
+
+    /// The refusal of a second handshake is on its way.
+    pub(super) fn refused(&mut self) {
+        self.refusal_due = false;
+    }
+
+    /// What the kernel has to open records with from now on, if that has changed.
+    pub(super) fn take_next_receive(&mut self) -> Option<TrafficKeys> {
+        self.next_receive.take()
     }
 
     /// A record was opened that held `len` bytes of payload.
@@ -230,7 +289,12 @@ impl Session {
             }
         }
         let keys = self.schedule.next_receive().map_err(|_| Stop::Failed(no_key()))?;
-        self.opener = Opener::new(self.version, self.cipher, &keys).map_err(Stop::Failed)?;
+        if self.opener.is_some() {
+            let opener = Opener::new(self.version, self.cipher, &keys).map_err(Stop::Failed)?;
+            self.opener = Some(opener);
+        } else {
+            self.next_receive = Some(keys);
+        }
         Ok(())
     }
 

@@ -147,6 +147,49 @@ impl Transfers {
         Some(Unsealed { payload, offset: self.sealed_to - transfer.start })
     }
 
+    /// Takes out the next transfer, of which nothing is sealed: somebody else
+    /// makes it.
+    pub(super) fn hand_on(&mut self, cx: &mut Context) -> Option<(Payload, Watch)> {
+        let transfer = self.transfers.front_mut()?;
+        let payload = transfer.payload.take()?;
+        let watch = transfer.watch;
+        self.memory -= payload.memory_len();
+        cx.outbox.counters.unreleased_bytes -= payload.memory_len();
+        Some((payload, watch))
+    }
+
+    /// It was not taken after all.
+    pub(super) fn take_back(&mut self, payload: Payload, cx: &mut Context) {
+        self.memory += payload.memory_len();
+        cx.outbox.counters.unreleased_bytes += payload.memory_len();
+        if let Some(transfer) = self.transfers.front_mut() {
+            transfer.payload = Some(payload);
+        }
+    }
+
+    /// The transfer that was taken out is somebody else's now. Says what it is
+    /// called.
+    pub(super) fn handed_on(&mut self) -> TransferId {
+        let number = self.first;
+        if let Some(transfer) = self.transfers.pop_front() {
+            self.sealed_to = transfer.end;
+        }
+        self.first += 1;
+        self.sealing = self.sealing.max(self.first);
+        TransferId::new(number)
+    }
+
+    /// The next transfer is somebody else's from the start.
+    pub(super) fn skip(&mut self) -> TransferId {
+        debug_assert!(self.transfers.is_empty(), "others come first");
+        self.handed_on()
+    }
+
+    /// Transfers that may be unfinished.
+    pub(super) fn max_transfers(&self) -> usize {
+        self.max_transfers
+    }
+
     /// Whether everything submitted is sealed.
     pub(super) fn is_all_sealed(&self) -> bool {
         self.unsealed().is_none()
@@ -432,7 +475,7 @@ impl Transfers {
 }
 
 /// The last stage of `watch`.
-fn last_of(watch: Watch) -> Watch {
+pub(super) fn last_of(watch: Watch) -> Watch {
     [Watch::ACKED, Watch::TRANSMITTED, Watch::QUEUED]
         .into_iter()
         .find(|stage| watch.contains(*stage))

@@ -4,6 +4,7 @@
 
 mod hostile;
 mod interop;
+mod kernel;
 mod ownership;
 mod property;
 mod records;

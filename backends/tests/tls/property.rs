@@ -147,6 +147,7 @@ struct World {
     got: Vec<u8>,
     ended: Option<Sent>,
     told_end: Option<bool>,
+    established: bool,
     asked: bool,
     closed_by_user: bool,
 }
@@ -180,6 +181,7 @@ impl World {
             got: Vec::new(),
             ended: None,
             told_end: None,
+            established: false,
             asked: false,
             closed_by_user: false,
         }
@@ -341,6 +343,12 @@ impl World {
                         Received::End => self.told_end = Some(true),
                         Received::Truncated => self.told_end = Some(false),
                     }
+                }
+                Event::TlsEstablished { tls, .. } => {
+                    assert!(!std::mem::replace(&mut self.established, true), "told once");
+                    assert!(self.got.is_empty() && self.told_end.is_none(), "told first");
+                    assert_eq!(tls.transmit, Transport::UserTls);
+                    assert_eq!((tls.receive, tls.declined), (Transport::UserTls, None));
                 }
                 Event::Closed { outcome, .. } => self.outcome = Some(outcome),
                 other => panic!("{other:?}"),

@@ -1,5 +1,6 @@
 //! The state machine of one connection: facts in, completions out.
 
+mod framing;
 mod queue;
 mod transfer;
 
@@ -8,6 +9,7 @@ use crate::{
     Moment, Outbox, Payload, Reached, RefuseReason, Refused, StageEvidence, StageSupport,
     StampKeys, Time, TransferId, Transport, UnixTime, Watch, WireOffset,
 };
+use framing::Framing;
 use queue::Queue;
 use std::collections::VecDeque;
 use transfer::Transfer;
@@ -97,6 +99,9 @@ pub struct Unsent<'a> {
 pub struct Ledger {
     connection: ConnectionId,
     transport: Transport,
+    /// Where the kernel seals what it accepts: offsets here are then payload's,
+    /// and facts speak of the wire.
+    framing: Option<Box<Framing>>,
     support: StageSupport,
     limits: LedgerLimits,
     keys: StampKeys,
@@ -139,6 +144,7 @@ impl Ledger {
         Self {
             connection,
             transport: Transport::Plain,
+            framing: None,
             support,
             limits,
             keys: StampKeys::from_base(0),
@@ -244,6 +250,42 @@ impl Ledger {
         self.forget_finished();
     }
 
+    /// Fact: what the kernel accepts from now on it seals, in TLS records that
+    /// are `overhead` bytes longer than their content. Everything accepted before
+    /// is on the wire as it was.
+    ///
+    /// Each [`Ledger::accepted`] is then to be followed by [`Ledger::sealed`] as
+    /// soon as no record is open; what facts say of the wire is brought to the
+    /// payload's ends by the records' ends, and never to the early side.
+    pub fn kernel_seals(&mut self, overhead: u64) {
+        self.transport = Transport::KernelTls;
+        self.framing = Some(Box::new(Framing::new(self.accepted_to, overhead)));
+    }
+
+    /// Fact: everything accepted is in closed records, `records` more of them
+    /// than the last time.
+    pub fn sealed(&mut self, records: u64) {
+        if let Some(framing) = &mut self.framing {
+            framing.sealed(self.accepted_to, records);
+        }
+    }
+
+    /// Fact: behind everything accepted the kernel has sealed a record of
+    /// `content` bytes that are no payload.
+    pub fn control_sealed(&mut self, content: u64) {
+        if let Some(framing) = &mut self.framing {
+            framing.control_sealed(content);
+        }
+    }
+
+    /// Where on the wire everything that was accepted ends, as far as it is in
+    /// closed records.
+    #[must_use]
+    pub fn wire_to(&self) -> WireOffset {
+        let framed = self.framing.as_ref().map(|framing| framing.wire_to());
+        WireOffset::new(framed.unwrap_or(self.accepted_to))
+    }
+
     /// Fact: the kernel is done with the memory of the zero-copy calls `first`
     /// to `last` (both included, and they wrap), and had `copied` it or not.
     /// Says how many calls that was news about.
@@ -274,21 +316,25 @@ impl Ledger {
     /// Fact: the kernel stamped a byte. A stamp also stands for every byte
     /// before it.
     pub fn stamped(&mut self, stamp: Stamp, clock: &ClockMap, now: Moment, out: &mut Outbox) {
-        let Some(end) = self.keys.end(stamp.key, WireOffset::new(self.accepted_to)) else {
+        let Some(end) = self.keys.end(stamp.key, self.wire_to()) else {
             return;
         };
-        let end = end.get();
+        let wire = end.get();
+        let (end, is_an_end) = self.payload_before(wire);
         let n = self.transfers.partition_point(|t| t.end < end);
         let began = self.transfers.get(n).map_or(Time::default(), |t| t.not_before(end));
         let dated = clock.monotonic(stamp.at, began, now.monotonic);
         out.counters.stamps_undated += u64::from(dated.is_none());
         let (at, exact) = match dated {
-            Some(at) => (at, Some(end)),
+            Some(at) => (at, is_an_end.then_some(end)),
             None => (now, None),
         };
         match stamp.of {
             StampOf::Transmitted => self.advance_transmitted(end, at, exact, out),
-            StampOf::Acked => self.advance_acked(end, at, exact, out),
+            StampOf::Acked => {
+                self.advance_acked(end, at, exact, out);
+                self.forget_records(wire);
+            }
         }
         self.forget_finished();
     }
@@ -296,21 +342,22 @@ impl Ledger {
     /// Fact: what the socket's own account shows. Makes up for stamps that were
     /// lost, and stands in for them where the kernel has none.
     pub fn looked(&mut self, look: Look, out: &mut Outbox) {
-        if let Some(to) = look.transmitted {
-            self.advance_transmitted(to.get(), look.at, None, out);
+        if let Some(to) = look.transmitted.map(WireOffset::get) {
+            self.advance_transmitted(self.payload_before(to).0, look.at, None, out);
             // A look past what is known to be accepted has seen bytes whose
             // transfers are still to come: for them it is no lower bound.
-            if to.get() <= self.accepted_to {
+            if to <= self.wire_to().get() {
                 self.looked_for_transmit = look.began;
             }
         }
-        if let Some(to) = look.acked {
+        if let Some(to) = look.acked.map(WireOffset::get) {
             let before = self.acked;
-            self.advance_acked(to.get(), look.at, None, out);
+            self.advance_acked(self.payload_before(to).0, look.at, None, out);
             self.count_recovered(before, out);
-            if to.get() <= self.accepted_to {
+            if to <= self.wire_to().get() {
                 self.looked_for_ack = look.began;
             }
+            self.forget_records(to);
         }
         self.forget_finished();
     }
@@ -368,6 +415,12 @@ impl Ledger {
         WireOffset::new(self.accepted_to)
     }
 
+    /// Bytes that were submitted.
+    #[must_use]
+    pub fn submitted_to(&self) -> WireOffset {
+        WireOffset::new(self.submitted_to)
+    }
+
     /// Bytes that the peer is known to have acknowledged.
     #[must_use]
     pub fn acked_to(&self) -> WireOffset {
@@ -412,6 +465,19 @@ impl Ledger {
         let queued = self.index(self.queued);
         let mut waiting = self.transfers.iter().take(queued).skip(from);
         waiting.find(|t| t.awaits_ack()).map(|t| t.queued_at)
+    }
+
+    /// How much payload is whole before `wire`, and whether the last of it ends
+    /// exactly there.
+    fn payload_before(&self, wire: u64) -> (u64, bool) {
+        self.framing.as_ref().map_or((wire, true), |framing| framing.payload_before(wire))
+    }
+
+    /// The peer has everything before `wire`.
+    fn forget_records(&mut self, wire: u64) {
+        if let Some(framing) = &mut self.framing {
+            framing.forget(wire);
+        }
     }
 
     /// Position in `transfers` of the transfer with this number.

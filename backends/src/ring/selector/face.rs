@@ -79,6 +79,12 @@ impl Selector for RingSelector {
         }
     }
 
+    fn read_by_call(&mut self, token: usize, by_call: bool) {
+        let Some(place) = self.port(token) else { return };
+        self.ports[place].one_by_one = by_call;
+        self.mark(place);
+    }
+
     fn wait(&mut self, wait: Option<Duration>, happened: &mut Vec<Happening>) -> io::Result<()> {
         if let Some(buffers) = &mut self.buffers {
             buffers.fill_up(self.ahead.get());
