@@ -292,7 +292,7 @@ impl Connection {
         cx: &mut Context,
     ) -> Result<(), Refused<ControlRecord>> {
         let after = self.ledger.submitted_to().get();
-        if let Some(reason) = self.stands_against_record(&record) {
+        if let Some(reason) = self.stands_against_record(&record, false) {
             return Err(Refused::new(record, reason));
         }
         self.enter(Waiting { after, record, then: None }, cx);
@@ -305,8 +305,11 @@ impl Connection {
         keys: TrafficKeys,
         cx: &mut Context,
     ) -> Result<(), Refused<TrafficKeys>> {
+        // The end of the stream waits for all that was accepted, and that may
+        // take more than one key.
+        let is_draining = matches!(self.phase, Phase::Draining { .. });
         let waits = |transmit: &Transmit| transmit.waiting.iter().any(|one| one.then.is_some());
-        let reason = match self.stands_against_record(&message) {
+        let reason = match self.stands_against_record(&message, is_draining) {
             None if self.sealing().is_some_and(waits) => {
                 let (limit, outstanding, allowed) = (Limit::Records, 1, 0);
                 Some(RefuseReason::BackPressure { limit, outstanding, allowed })
@@ -320,8 +323,12 @@ impl Connection {
         Ok(())
     }
 
-    fn stands_against_record(&self, record: &ControlRecord) -> Option<RefuseReason> {
-        if self.phase != Phase::Open || self.is_doomed() {
+    fn stands_against_record(
+        &self,
+        record: &ControlRecord,
+        is_draining: bool,
+    ) -> Option<RefuseReason> {
+        if !is_draining && self.phase != Phase::Open || self.is_doomed() {
             return Some(RefuseReason::Closing);
         }
         let Some(transmit) = self.sealing() else {
@@ -512,6 +519,9 @@ impl Connection {
         };
         receive.unopened = Some(errno);
         self.readable = true;
+        // The kernel has made it the socket's error as well (`tls_err_abort`),
+        // which would fail the alert that is to be sent.
+        drop(self.stream.take_error());
         true
     }
 

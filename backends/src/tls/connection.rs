@@ -54,7 +54,7 @@ pub(super) struct Connection {
     /// Nothing must be read ahead of the records of the handshake.
     reads_exactly: bool,
     /// Keys still have to be changed while the inner driver ends a connection
-    /// whose records the kernel opens.
+    /// whose record layer the kernel has.
     ending: Option<Box<Session>>,
     /// Opened, but more than one receive may yield: how much of it is gone.
     opened: Option<(PooledBuf, usize)>,
@@ -218,8 +218,9 @@ impl Connection {
 
     /// The inner driver has sealed nearly as much as one key may seal.
     pub(super) fn key_is_used_up(&mut self) {
-        if let Phase::Open(session) = &mut self.phase {
-            session.is_used_up = true;
+        match (&mut self.phase, &mut self.ending) {
+            (Phase::Open(session), _) | (_, Some(session)) => session.is_used_up = true,
+            _ => {}
         }
     }
 
@@ -245,6 +246,7 @@ impl Connection {
         }
         self.settle(inner, cx);
         self.heed_records(inner, cx);
+        self.end_with_keys(inner, cx);
         self.pump(inner, cx);
         self.read(inner, cx);
     }
@@ -542,13 +544,8 @@ impl Connection {
                 return Err(TlsFailure::KeyExhausted.into());
             }
             match session.control_due() {
-                Some(control @ Control::KeyUpdate) => {
-                    let keys = session.next_transmit()?;
-                    let message = record(control.kind(), control.content());
-                    let taken = inner.update_transmit_key(self.id, message, keys);
-                    // It is refused if an earlier one waits, which is an answer
-                    // to whatever the peer has asked for; or at the end.
-                    session.key_update_sent(taken.err().map(|refused| refused.value));
+                Some(Control::KeyUpdate) => {
+                    change_key(session, self.id, inner)?;
                     continue;
                 }
                 Some(control @ Control::RefuseRenegotiation) => {
@@ -851,10 +848,24 @@ impl Connection {
         }
     }
 
+    /// What the inner driver still has to send takes another key.
+    fn end_with_keys(&mut self, inner: &mut dyn Driver, cx: &mut Context) {
+        let Some(session) = self.ending.as_mut().filter(|session| session.is_used_up) else {
+            return;
+        };
+        if session.version == TlsVersion::Tls12 {
+            session.is_used_up = false;
+            return self.fail(TlsFailure::KeyExhausted.into(), None, inner, cx);
+        }
+        if let Err(failure) = change_key(session, self.id, inner) {
+            self.fail(failure.into(), None, inner, cx);
+        }
+    }
+
     /// Has the inner driver send what it was given, and end the stream.
     fn end(&mut self, by: Time, inner: &mut dyn Driver) {
         if let Phase::Open(session) = std::mem::replace(&mut self.phase, Phase::Ending)
-            && session.opener.is_none()
+            && (session.opener.is_none() || session.sealer.is_none())
         {
             self.ending = Some(session);
         }
@@ -879,6 +890,21 @@ enum Settled {
     },
     /// The inner driver has lost them.
     Broken { doing: &'static str, errno: i32 },
+}
+
+/// Has the kernel change the key that it seals with.
+fn change_key(
+    session: &mut Session,
+    id: ConnectionId,
+    inner: &mut dyn Driver,
+) -> Result<(), TlsFailure> {
+    let keys = session.next_transmit()?;
+    let message = record(Control::KeyUpdate.kind(), Control::KeyUpdate.content());
+    let taken = inner.update_transmit_key(id, message, keys);
+    // It is refused if an earlier one waits, which is an answer to whatever the
+    // peer has asked for; or at the end.
+    session.key_update_sent(taken.err().map(|refused| refused.value));
+    Ok(())
 }
 
 fn record(kind: ContentType, content: &[u8]) -> ControlRecord {

@@ -3,12 +3,12 @@
 use crate::records::{
     ALERT, Crypto, DATA, Fixed, HANDSHAKE, HELLO, KEY_UPDATE, KEY_UPDATE_REQUESTED,
 };
-use crate::world::{BACKENDS, World, client, content, pair, plain, provider, reached};
+use crate::world::{BACKENDS, World, client, content, options, pair, plain, provider, reached};
 use lastbyte::{
     BackendKind, CloseOutcome, ConnectionId, DriverConfig, Event, FailReason, Received,
     RefuseReason, Stage, TlsAlert, TlsCipher, TlsFailure, TlsVersion, Watch,
 };
-use lastbyte_backends::tls::{TlsOptions, TlsTerms};
+use lastbyte_backends::tls::TlsTerms;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
@@ -19,18 +19,17 @@ const CIPHER: TlsCipher = TlsCipher::Aes128Gcm;
 
 /// A server whose keys the test knows, a connection after the handshake, the
 /// peer's socket, and what seals and opens on its side.
-struct Known {
-    world: World,
-    id: ConnectionId,
-    far: TcpStream,
-    sealing: Crypto,
-    opening: Crypto,
+pub(crate) struct Known {
+    pub(crate) world: World,
+    pub(crate) id: ConnectionId,
+    pub(crate) far: TcpStream,
+    pub(crate) sealing: Crypto,
+    pub(crate) opening: Crypto,
 }
 
-fn known(kind: BackendKind, version: TlsVersion) -> Known {
+pub(crate) fn known(kind: BackendKind, version: TlsVersion) -> Known {
     let fixed = Fixed { version, cipher: CIPHER, record_limit: u64::MAX };
-    let mut world =
-        World::with(plain(kind), Arc::new(fixed), TlsOptions::default(), &DriverConfig::default());
+    let mut world = World::with(plain(kind), Arc::new(fixed), options(), &DriverConfig::default());
     let (near, mut far) = pair();
     let id = world.attach(near);
     far.write_all(&HELLO).unwrap();
@@ -44,14 +43,14 @@ fn known(kind: BackendKind, version: TlsVersion) -> Known {
 
 impl Known {
     /// Sends one record of the peer's.
-    fn send(&mut self, kind: u8, content: &[u8]) {
+    pub(crate) fn send(&mut self, kind: u8, content: &[u8]) {
         let record = self.sealing.seal(kind, content);
         self.far.write_all(&record).unwrap();
     }
 
     /// Everything the peer gets until the end, opened, without the handshake's
     /// answer.
-    fn rest(&mut self) -> Vec<(u8, Vec<u8>)> {
+    pub(crate) fn rest(&mut self) -> Vec<(u8, Vec<u8>)> {
         let mut wire = Vec::new();
         // A reset ends it too.
         let _ = self.far.read_to_end(&mut wire);
@@ -68,7 +67,7 @@ impl Known {
     }
 
     /// The connection has to end because of `alert`, which the peer is told.
-    fn expect_violation(mut self, alert: TlsAlert) {
+    pub(crate) fn expect_violation(mut self, alert: TlsAlert) {
         let _ = self.world.driver.receive(self.id);
         self.far.shutdown(Shutdown::Write).unwrap();
         let outcome = self.world.outcome();
@@ -84,7 +83,7 @@ impl Known {
 }
 
 #[test]
-fn what_is_no_tls_is_refused_with_an_alert() {
+pub(crate) fn what_is_no_tls_is_refused_with_an_alert() {
     for &kind in BACKENDS.iter() {
         for garbage in
             [&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..], &[0; 100], &[22, 3, 1, 0, 5, 9, 0, 0, 1, 9]]
@@ -116,8 +115,8 @@ fn what_is_no_tls_is_refused_with_an_alert() {
 }
 
 #[test]
-fn a_handshake_has_its_time_and_disturbs_nobody() {
-    let mut options = TlsOptions::default();
+pub(crate) fn a_handshake_has_its_time_and_disturbs_nobody() {
+    let mut options = options();
     options.handshake_timeout = Duration::from_millis(300);
     for &kind in BACKENDS.iter() {
         let provider = provider(&TlsTerms::default());
@@ -152,7 +151,7 @@ fn a_handshake_has_its_time_and_disturbs_nobody() {
 }
 
 #[test]
-fn an_end_in_the_handshake_is_told() {
+pub(crate) fn an_end_in_the_handshake_is_told() {
     let mut world = World::new(BackendKind::Epoll);
     let (near, mut far) = pair();
     world.attach(near);
@@ -164,7 +163,7 @@ fn an_end_in_the_handshake_is_told() {
 /// A FIN without a `close_notify` is no end of the data; but what was asked for
 /// is still sent.
 #[test]
-fn truncation_is_told_apart_from_the_end() {
+pub(crate) fn truncation_is_told_apart_from_the_end() {
     for &kind in BACKENDS.iter() {
         for version in VERSIONS {
             for cut in [0, 10] {
@@ -189,7 +188,7 @@ fn truncation_is_told_apart_from_the_end() {
 const VERSIONS: [TlsVersion; 2] = crate::world::VERSIONS;
 
 #[test]
-fn the_peers_alert_is_named() {
+pub(crate) fn the_peers_alert_is_named() {
     for version in VERSIONS {
         let mut known = known(BackendKind::Epoll, version);
         known.send(ALERT, &[2, 42]);
@@ -203,7 +202,7 @@ fn the_peers_alert_is_named() {
 }
 
 #[test]
-fn records_that_must_not_be_are_answered_by_the_right_alert() {
+pub(crate) fn records_that_must_not_be_are_answered_by_the_right_alert() {
     let start = || known(BackendKind::Epoll, TlsVersion::Tls13);
     // Tampered with.
     let mut known = start();
@@ -257,7 +256,7 @@ fn records_that_must_not_be_are_answered_by_the_right_alert() {
 /// A KeyUpdate may be in pieces; many requests get one answer; and a storm of
 /// them, or of empty records, ends.
 #[test]
-fn storms_are_bounded() {
+pub(crate) fn storms_are_bounded() {
     let mut known = known(BackendKind::Epoll, TlsVersion::Tls13);
     let id = known.id;
     for _ in 0..32 {
@@ -306,7 +305,7 @@ fn storms_are_bounded() {
 }
 
 #[test]
-fn tiny_records_one_byte_at_a_time_are_understood() {
+pub(crate) fn tiny_records_one_byte_at_a_time_are_understood() {
     for &kind in BACKENDS.iter() {
         let mut known = known(kind, TlsVersion::Tls13);
         let mut wire = Vec::new();
@@ -326,7 +325,7 @@ fn tiny_records_one_byte_at_a_time_are_understood() {
 }
 
 #[test]
-fn a_reset_in_the_middle_fails_what_was_under_way() {
+pub(crate) fn a_reset_in_the_middle_fails_what_was_under_way() {
     for &kind in BACKENDS.iter() {
         let mut known = known(kind, TlsVersion::Tls13);
         let id = known.id;
@@ -351,7 +350,7 @@ fn a_reset_in_the_middle_fails_what_was_under_way() {
 
 /// Closing does not wait for ever for a peer that does not read.
 #[test]
-fn closing_has_a_deadline() {
+pub(crate) fn closing_has_a_deadline() {
     for &kind in BACKENDS.iter() {
         let mut known = known(kind, TlsVersion::Tls13);
         known.world.driver.submit(known.id, content(30_000_000).into(), Watch::ACKED).unwrap();

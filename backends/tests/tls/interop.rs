@@ -1,7 +1,7 @@
 //! With peers that others have written: rustls, OpenSSL.
 
 use crate::world::{
-    BACKENDS, CIPHERS, VERSIONS, World, client, content, pair, plain, provider, reached,
+    BACKENDS, CIPHERS, VERSIONS, World, client, content, options, pair, plain, provider, reached,
     server_config, terms,
 };
 use aws_lc_rs::digest;
@@ -10,7 +10,7 @@ use lastbyte::{
     BackendKind, CloseOutcome, DriverConfig, Event, Evidence, FileRange, Payload, Pool, Received,
     RefuseReason, Stage, TlsCipher, TlsRole, TlsVersion, Transport, Watch,
 };
-use lastbyte_backends::tls::{TlsOptions, TlsTerms};
+use lastbyte_backends::tls::TlsTerms;
 use rustls::{ServerConnection, StreamOwned};
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -22,7 +22,7 @@ use std::time::Duration;
 /// Payloads of every kind come out whole, with every stage told, in both
 /// directions, and both ends say that it is over.
 #[test]
-fn every_version_and_cipher_works_on_each_backend() {
+pub(crate) fn every_version_and_cipher_works_on_each_backend() {
     let mut file = tempfile();
     file.write_all(&content(150_000)).unwrap();
     let file: Arc<dyn lastbyte::FileSource> = Arc::new(file);
@@ -30,7 +30,7 @@ fn every_version_and_cipher_works_on_each_backend() {
         for version in VERSIONS {
             for cipher in CIPHERS {
                 let provider = provider(&terms(&[version], &[cipher]));
-                let options = TlsOptions::default();
+                let options = options();
                 let mut world =
                     World::with(plain(kind), provider, options, &DriverConfig::default());
                 let (near, far) = pair();
@@ -80,7 +80,7 @@ fn every_version_and_cipher_works_on_each_backend() {
 }
 
 #[test]
-fn records_have_no_edges() {
+pub(crate) fn records_have_no_edges() {
     for &kind in BACKENDS.iter() {
         for version in VERSIONS {
             let mut world = World::new(kind);
@@ -110,7 +110,7 @@ fn records_have_no_edges() {
 }
 
 #[test]
-fn a_quarter_of_a_gibibyte_arrives_as_it_was_sent() {
+pub(crate) fn a_quarter_of_a_gibibyte_arrives_as_it_was_sent() {
     const TRANSFERS: usize = 32;
     const LEN: usize = 8 << 20;
     let body = Bytes::from(content(LEN));
@@ -154,7 +154,7 @@ fn a_quarter_of_a_gibibyte_arrives_as_it_was_sent() {
 
 /// This layer as a client: of a server that sends tickets.
 #[test]
-fn a_client_gets_on_with_a_server() {
+pub(crate) fn a_client_gets_on_with_a_server() {
     for &kind in BACKENDS.iter() {
         let mut world = World::new(kind);
         let (near, far) = pair();
@@ -188,7 +188,7 @@ fn a_client_gets_on_with_a_server() {
 }
 
 #[test]
-fn a_wrong_name_is_refused_before_anything_is_sent() {
+pub(crate) fn a_wrong_name_is_refused_before_anything_is_sent() {
     let mut world = World::new(BackendKind::Epoll);
     let (near, _far) = pair();
     let name = TlsRole::Client { server_name: "not a name".to_owned() };
@@ -204,7 +204,7 @@ fn a_wrong_name_is_refused_before_anything_is_sent() {
 }
 
 #[test]
-fn plain_connections_live_beside_tls() {
+pub(crate) fn plain_connections_live_beside_tls() {
     let mut world = World::new(BackendKind::Epoll);
     let (near, mut far) = pair();
     let id = world.attach_as(near, &TlsRole::Plain);
@@ -219,8 +219,8 @@ fn plain_connections_live_beside_tls() {
 /// Own keys are changed long before the cipher's limit, in the middle of a
 /// transfer, as often as it takes.
 #[test]
-fn keys_are_changed_in_time() {
-    let mut options = TlsOptions::default();
+pub(crate) fn keys_are_changed_in_time() {
+    let mut options = options();
     options.rekey_after = 7;
     let provider = provider(&TlsTerms::default());
     let mut world =
@@ -240,7 +240,7 @@ fn keys_are_changed_in_time() {
 
 /// `openssl s_client` changes its keys (`k`), and ours too (`K`).
 #[test]
-fn openssl_changes_its_keys_and_ours() {
+pub(crate) fn openssl_changes_its_keys_and_ours() {
     let openssl = Command::new("openssl").arg("version").output();
     if !openssl.is_ok_and(|out| out.status.success()) {
         println!("n/a: there is no openssl here");
@@ -256,8 +256,7 @@ fn openssl_changes_its_keys_and_ours() {
 fn exchange_with_openssl(version: TlsVersion, cipher: TlsCipher) {
     let provider = provider(&terms(&[version], &[cipher]));
     let config = DriverConfig::default();
-    let mut world =
-        World::with(plain(BackendKind::Epoll), provider, TlsOptions::default(), &config);
+    let mut world = World::with(plain(BackendKind::Epoll), provider, options(), &config);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let mut peer = Command::new("openssl")
@@ -299,11 +298,11 @@ fn exchange_with_openssl(version: TlsVersion, cipher: TlsCipher) {
 
 /// A driver that another thread may have.
 #[test]
-fn a_movable_driver_moves() {
+pub(crate) fn a_movable_driver_moves() {
     let backend = lastbyte_backends::tls::TlsBackend::new(
         plain(BackendKind::Epoll),
         provider(&TlsTerms::default()),
-        TlsOptions::default(),
+        options(),
     );
     let (sender, events) = lastbyte::event_channel();
     let mut driver =
@@ -330,11 +329,11 @@ fn a_movable_driver_moves() {
 /// word.
 #[cfg(feature = "tokio")]
 #[test]
-fn futures_speak_tls_too() {
+pub(crate) fn futures_speak_tls_too() {
     let backend = lastbyte_backends::tls::TlsBackend::new(
         plain(BackendKind::Epoll),
         provider(&TlsTerms::default()),
-        TlsOptions::default(),
+        options(),
     );
     let (near, far) = pair();
     let peer = thread::spawn(move || {

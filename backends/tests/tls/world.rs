@@ -2,12 +2,14 @@
 
 use lastbyte::{
     AttachOptions, Backend, BackendKind, Choice, CloseOutcome, Completion, ConnectionId, Driver,
-    DriverConfig, Event, EventQueue, Received, Restrictions, Stage, TlsCipher, TlsRole, TlsVersion,
+    DriverConfig, Event, EventQueue, OffloadWish, Received, Restrictions, Stage, TlsCipher,
+    TlsRole, TlsVersion,
 };
 use lastbyte_backends::tls::{Rustls, TlsBackend, TlsOptions, TlsProvider, TlsTerms};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
+use std::cell::Cell;
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
@@ -49,6 +51,24 @@ pub(crate) fn provider(terms: &TlsTerms) -> Arc<dyn TlsProvider> {
     Arc::new(provider.with_client(certificate, terms).expect("a client"))
 }
 
+thread_local! {
+    static WISH: Cell<OffloadWish> = const { Cell::new(OffloadWish::Never) };
+}
+
+/// Lets `test` run with this wish instead of with none for kernel TLS.
+pub(crate) fn wishing(wish: OffloadWish, test: impl FnOnce()) {
+    WISH.set(wish);
+    test();
+    WISH.set(OffloadWish::Never);
+}
+
+/// The usual options, with what is wished for.
+pub(crate) fn options() -> TlsOptions {
+    let mut options = TlsOptions::default();
+    options.offload = WISH.get();
+    options
+}
+
 pub(crate) fn plain(kind: BackendKind) -> Arc<dyn Backend> {
     lastbyte_backends::open(Choice::Only(kind), &Restrictions::none()).expect("opens")
 }
@@ -62,7 +82,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(kind: BackendKind) -> Self {
         let provider = provider(&TlsTerms::default());
-        Self::with(plain(kind), provider, TlsOptions::default(), &DriverConfig::default())
+        Self::with(plain(kind), provider, options(), &DriverConfig::default())
     }
 
     pub(crate) fn with(
