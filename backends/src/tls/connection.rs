@@ -421,7 +421,10 @@ impl Connection {
             let alert = Some(TlsAlert::INTERNAL_ERROR);
             return self.fail(TlsFailure::NotOffloaded { why }.into(), alert, inner, cx);
         }
-        cx.outbox.counters.handshakes += 1;
+        let counters = &mut cx.outbox.counters;
+        counters.handshakes += 1;
+        counters.offloaded_transmit += u64::from(tls.transmit == Transport::KernelTls);
+        counters.offloaded_receive += u64::from(tls.receive == Transport::KernelTls);
         let at = cx.now(inner);
         cx.outbox.push(Event::TlsEstablished { connection: self.id, tls, at });
     }

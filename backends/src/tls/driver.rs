@@ -431,6 +431,8 @@ impl<I: Inner, K: CompletionSink> Driver for TlsDriver<I, K> {
         counters.copied_to_seal_bytes += own.copied_to_seal_bytes;
         counters.handshakes += own.handshakes;
         counters.handshakes_failed += own.handshakes_failed;
+        counters.offloaded_transmit += own.offloaded_transmit;
+        counters.offloaded_receive += own.offloaded_receive;
         counters
     }
 }

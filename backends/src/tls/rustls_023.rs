@@ -2,7 +2,9 @@
 //! next version has another interface.
 
 use super::handshake::{Established, Handshake, KeySchedule, Step, TlsProvider};
-use lastbyte::{TlsCipher, TlsRole, TlsVersion, TrafficKeys};
+use lastbyte::{
+    Backend, BackendKind, Facility, Support, TlsCipher, TlsRole, TlsVersion, TrafficKeys,
+};
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::kernel::KernelConnection;
@@ -27,6 +29,51 @@ pub struct TlsTerms {
     /// Application protocols (RFC 7301), the preferred first; none is
     /// negotiated if empty.
     pub protocols: Vec<Vec<u8>>,
+}
+
+impl TlsTerms {
+    /// All that the kernel can take over behind `plain` in both directions, and
+    /// nothing else: for servers that require kernel TLS.
+    ///
+    /// Where keys cannot be changed by the kernel, that is TLS 1.2.
+    ///
+    /// # Errors
+    /// If there is nothing of the kind: what is lacking, in a line.
+    pub fn in_kernel(plain: &dyn Backend) -> Result<Self, String> {
+        let report = plain.report();
+        if plain.kind() == BackendKind::Fallback {
+            return Err("the fallback backend keeps to what every Unix has".to_owned());
+        }
+        let needed = [
+            Facility::KernelTls,
+            Facility::TlsTransmit,
+            Facility::TlsReceive,
+            Facility::TcpInfo,
+            Facility::OutQueue,
+        ];
+        if let Some(lack) = report
+            .capabilities()
+            .iter()
+            .find(|found| needed.contains(&found.facility) && found.support != Support::Have)
+        {
+            let line = lack.to_string();
+            return Err(line.split_whitespace().collect::<Vec<_>>().join(" "));
+        }
+        let mut terms = Self { ciphers: vec![TlsCipher::Aes128Gcm], ..Self::default() };
+        terms.versions.push(TlsVersion::Tls12);
+        if report.has(Facility::TlsRekey) {
+            terms.versions.push(TlsVersion::Tls13);
+        }
+        for (facility, cipher) in [
+            (Facility::TlsAes256, TlsCipher::Aes256Gcm),
+            (Facility::TlsChaCha20, TlsCipher::ChaCha20Poly1305),
+        ] {
+            if report.has(facility) {
+                terms.ciphers.push(cipher);
+            }
+        }
+        Ok(terms)
+    }
 }
 
 /// Handshakes by rustls, with the cryptography of AWS-LC.
