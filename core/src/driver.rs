@@ -503,6 +503,11 @@ pub struct Counters {
     pub handshakes: u64,
     /// TLS handshakes that failed.
     pub handshakes_failed: u64,
+    /// Connections whose sent records, and whose received records, were handed
+    /// to the kernel after the handshake.
+    pub offloaded_transmit: u64,
+    /// See [`Self::offloaded_transmit`].
+    pub offloaded_receive: u64,
 }
 
 impl Counters {

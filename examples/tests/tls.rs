@@ -136,6 +136,48 @@ fn bad_certificates_give_one_line() {
     }
 }
 
+/// With kernel TLS wherever this kernel has it; and `require` refuses to start
+/// where it cannot be had, in a line that says why.
+#[test]
+fn kernel_tls_is_had_or_its_lack_is_told() {
+    let site = tempdir().unwrap();
+    let large: Vec<u8> = (0..300_000_u32).flat_map(u32::to_be_bytes).collect();
+    fs::write(site.path().join("large.bin"), &large).unwrap();
+    let report = lastbyte_backends::report(&lastbyte::Restrictions::none());
+    for backend in BACKENDS {
+        let arguments = ["--tls", "self-signed", "--ktls", "require", "--listen", "127.0.0.1:0"];
+        let can = backend != "fallback" && report.has(lastbyte::Facility::TlsReceive);
+        if !can {
+            let done = serve().args(["--backend", backend]).args(arguments).output().unwrap();
+            let line = String::from_utf8(done.stderr).unwrap();
+            assert_eq!(done.status.code(), Some(2), "{line}");
+            let why = if backend == "fallback" { "fallback" } else { "kernel-tls lacks" };
+            assert!(line.contains("--ktls require: ") && line.contains(why), "{line}");
+            assert!(line.lines().count() == 1 && done.stdout.is_empty(), "{line}");
+        }
+        let wish = if can { "require" } else { "prefer" };
+        let arguments = ["--tls", "self-signed", "--ktls", wish];
+        let server = Server::start(backend, site.path(), &arguments);
+        for (target, expected) in [("/large.bin", &large), ("/16384", &generated(0, 16_384))] {
+            let Some(body) = curl(&server, target, &["-k"]) else { return };
+            assert!(body == *expected, "{backend} {target} came out different");
+        }
+        let transport = if can { "kernel-tls" } else { "user-tls" };
+        for line in server.wait_for_transfers(2) {
+            assert_eq!(line["transport"], transport);
+            assert_eq!(line["receive_transport"], transport);
+            assert_eq!(line["outcome"], "acked");
+        }
+        let page = String::from_utf8(curl(&server, "/metrics", &["-k"]).unwrap()).unwrap();
+        for direction in ["transmit", "receive"] {
+            let name = format!(
+                "lastbyte_tls_connections_total{{direction=\"{direction}\",transport=\"{transport}\"}}"
+            );
+            assert!((2..=3).contains(&number(&page, &name)), "{page}");
+        }
+    }
+}
+
 /// The value of a metric.
 fn number(page: &str, name: &str) -> usize {
     let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));

@@ -9,7 +9,7 @@ use super::respond::{Persistence, Responder, Response};
 use super::status::Status;
 use lastbyte::{
     Completion, ConnectionId, Driver, Evidence, FailReason, Moment, Payload, Reached, RefuseReason,
-    Time, Transport, Watch,
+    Time, TlsEstablished, Transport, Watch,
 };
 use smallvec::SmallVec;
 use std::net::SocketAddr;
@@ -78,6 +78,8 @@ pub struct Connection {
     is_receiving: bool,
     /// The peer will send no more.
     has_ended: bool,
+    /// What makes requests of the wire's bytes.
+    receive_transport: Transport,
 }
 
 /// A response that cannot be sent yet.
@@ -142,12 +144,18 @@ impl Connection {
             is_closing: false,
             is_receiving: false,
             has_ended: false,
+            receive_transport: Transport::Plain,
         }
     }
 
     /// Asks for the first request.
     pub fn start(&mut self, service: &mut Service) {
         self.go_on(service);
+    }
+
+    /// The TLS handshake is done.
+    pub fn established(&mut self, tls: &TlsEstablished) {
+        self.receive_transport = tls.receive;
     }
 
     /// Takes what the peer has sent.
@@ -230,6 +238,7 @@ impl Connection {
                     transfer: transfer.number(),
                     peer: self.peer,
                     backend: service.backend,
+                    receive_transport: self.receive_transport,
                     began: record.began,
                     bytes: record.bytes,
                     outcome,

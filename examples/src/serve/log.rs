@@ -39,6 +39,8 @@ pub struct Story<'a> {
     pub peer: Option<SocketAddr>,
     /// The backend's name.
     pub backend: &'a str,
+    /// What has made the request of the wire's bytes.
+    pub receive_transport: Transport,
     /// When the request's first byte was read.
     pub began: Time,
     /// Bytes of head and body.
@@ -156,6 +158,8 @@ struct Line<'a> {
     #[serde(serialize_with = "displayed")]
     transport: Transport,
     #[serde(serialize_with = "displayed")]
+    receive_transport: Transport,
+    #[serde(serialize_with = "displayed")]
     send: Method,
     queued_ms: Option<f64>,
     transmitted_ms: Option<f64>,
@@ -212,6 +216,7 @@ impl<'a> Line<'a> {
             bytes: story.bytes,
             backend: story.backend,
             transport: story.details.transport,
+            receive_transport: story.receive_transport,
             send: story.details.send,
             queued_ms: story.details.queued.map(ms),
             transmitted_ms: story.details.transmitted.map(ms),
@@ -306,6 +311,7 @@ mod tests {
             transfer: 17,
             peer: "127.0.0.1:53422".parse().ok(),
             backend: "epoll",
+            receive_transport: Transport::Plain,
             began: at(0),
             bytes: 131_213,
             outcome,
@@ -332,7 +338,7 @@ mod tests {
             concat!(
                 r#"{"event":"transfer","conn":3,"transfer":17,"peer":"127.0.0.1:53422","#,
                 r#""method":"GET","path":"/128kb","status":200,"bytes":131213,"#,
-                r#""backend":"epoll","transport":"plain","send":"zerocopy","queued_ms":0.21,"#,
+                r#""backend":"epoll","transport":"plain","receive_transport":"plain","send":"zerocopy","queued_ms":0.21,"#,
                 r#""transmitted_ms":0.35,"acked_ms":0.52,"released_ms":0.53,"#,
                 r#""evidence":"kernel","outcome":"acked"}"#,
                 "\n"

@@ -143,6 +143,8 @@ struct DriverNumbers {
     copied_to_seal: Number,
     handshakes: Number,
     handshakes_failed: Number,
+    /// Handed to the kernel: what is sent, what is received.
+    offloaded: [Number; 2],
 }
 
 impl ThreadCounters {
@@ -167,6 +169,8 @@ impl ThreadCounters {
         to.copied_to_seal.set(counters.copied_to_seal_bytes);
         to.handshakes.set(counters.handshakes);
         to.handshakes_failed.set(counters.handshakes_failed);
+        to.offloaded[0].set(counters.offloaded_transmit);
+        to.offloaded[1].set(counters.offloaded_receive);
         for (to, from) in to.bytes.iter().zip(counters.bytes) {
             to.set(from);
         }
@@ -232,6 +236,21 @@ impl Collector for Metrics {
             let name = transport.to_string();
             let labels = [("transport", name.as_str())];
             ConstCounter::new(count).encode(metric.encode_family(&labels)?)?;
+        }
+        let mut metric = encoder.encode_descriptor(
+            "tls_connections",
+            "Connections with TLS, by direction and by what has its records",
+            None,
+            MetricType::Counter,
+        )?;
+        for (n, direction) in ["transmit", "receive"].into_iter().enumerate() {
+            let kernel = self.sum(|thread| &thread.driver.offloaded[n]);
+            let user = self.sum(|thread| &thread.driver.handshakes).saturating_sub(kernel);
+            for (transport, count) in [(Transport::UserTls, user), (Transport::KernelTls, kernel)] {
+                let name = transport.to_string();
+                let labels = [("direction", direction), ("transport", name.as_str())];
+                ConstCounter::new(count).encode(metric.encode_family(&labels)?)?;
+            }
         }
         let mut metric = encoder.encode_descriptor(
             "bytes",

@@ -80,6 +80,17 @@ pub struct Options {
     #[arg(long, value_enum, value_name = "CERTIFICATE", conflicts_with_all = ["tls_cert", "tls_key"])]
     pub tls: Option<Certificate>,
 
+    /// Whether the kernel seals and opens TLS records: require fails without,
+    /// and offers only what the kernel can do; prefer goes on in user space
+    /// [default: never]
+    #[arg(long, value_enum, value_name = "WISH")]
+    pub ktls: Option<KernelTls>,
+
+    /// Promise that files do not change while they are being sent, so that a
+    /// network card that has TLS may encrypt them where they are
+    #[arg(long, requires = "ktls")]
+    pub ktls_unchanging_files: bool,
+
     /// Whether to ask when responses were acknowledged; off is for measuring
     /// what asking costs
     #[arg(long, value_enum, value_name = "SWITCH", default_value = "on")]
@@ -91,6 +102,17 @@ pub struct Options {
 pub enum Certificate {
     /// Made for this run.
     SelfSigned,
+}
+
+/// How much kernel TLS is wanted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum KernelTls {
+    /// Fail without.
+    Require,
+    /// Use it where it can be had.
+    Prefer,
+    /// Stay in user space.
+    Never,
 }
 
 /// On or off.
@@ -208,6 +230,8 @@ mod tests {
             (&["--tls-cert", "x"], "--tls-key <FILE>"),
             (&["--tls-key", "x"], "--tls-cert <FILE>"),
             (&["--tls", "x"], "[possible values: self-signed]"),
+            (&["--ktls", "x"], "[possible values: require, prefer, never]"),
+            (&["--ktls-unchanging-files"], "--ktls <WISH>"),
             (&["--tls", "self-signed", "--tls-cert", "x", "--tls-key", "y"], "cannot be used with"),
         ] {
             let line = options(arguments).unwrap_err();

@@ -1,7 +1,7 @@
 //! TLS for the server: where its certificate comes from.
 
-use super::options::{Certificate, Options};
-use lastbyte::Backend;
+use super::options::{Certificate, KernelTls, Options};
+use lastbyte::{Backend, OffloadWish};
 use lastbyte_backends::tls::{Rustls, TlsBackend, TlsOptions, TlsTerms};
 use std::fs;
 use std::path::Path;
@@ -24,13 +24,30 @@ pub fn over(plain: Arc<dyn Backend>, options: &Options) -> Result<Arc<dyn Backen
             let (certificate, key) = self_signed(options)?;
             ("--tls self-signed".to_owned(), certificate, key)
         }
+        _ if options.ktls.is_some() => {
+            return Err("--ktls needs a certificate: --tls self-signed, or --tls-cert and \
+                        --tls-key"
+                .to_owned());
+        }
         _ => return Ok(plain),
     };
-    let terms = TlsTerms { protocols: vec![PROTOCOL.to_vec()], ..TlsTerms::default() };
+    let mut terms = TlsTerms::default();
+    let mut tls = TlsOptions::default();
+    match options.ktls {
+        None | Some(KernelTls::Never) => {}
+        Some(KernelTls::Prefer) => tls.offload = OffloadWish::Prefer,
+        Some(KernelTls::Require) => {
+            tls.offload = OffloadWish::Require;
+            // Who agrees on something else would only be turned away later.
+            terms = TlsTerms::in_kernel(&*plain).map_err(|why| format!("--ktls require: {why}"))?;
+        }
+    }
+    tls.unchanging_files = options.ktls_unchanging_files;
+    terms.protocols = vec![PROTOCOL.to_vec()];
     let provider = Rustls::new()
         .with_server(&certificate, &key, &terms)
         .map_err(|error| format!("{what}: {error}"))?;
-    Ok(Arc::new(TlsBackend::new(plain, Arc::new(provider), TlsOptions::default())))
+    Ok(Arc::new(TlsBackend::new(plain, Arc::new(provider), tls)))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {

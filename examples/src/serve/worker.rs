@@ -236,6 +236,11 @@ impl Worker {
                     // Files that nobody needs at the moment hold descriptors too.
                     self.service.responder.expire(self.service.now);
                 }
+                Event::TlsEstablished { connection, tls, .. } => {
+                    if let Some(connection) = find(&mut self.connections, connection) {
+                        connection.established(&tls);
+                    }
+                }
                 Event::Closed { connection, outcome, .. } => self.closed(connection, &outcome),
                 _ => {}
             }
