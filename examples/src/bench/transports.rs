@@ -1,7 +1,7 @@
 //! Which transports there are here, and how a server gets one.
 
 use super::server::{Config, Transport};
-use lastbyte::{Backend, BackendKind, Facility, Report, Support};
+use lastbyte::{Backend, BackendKind, Facility, OffloadWish, Report, Support};
 use lastbyte_backends::tls::{Rustls, TlsBackend, TlsOptions, TlsTerms};
 use std::io;
 use std::sync::Arc;
@@ -25,7 +25,12 @@ pub fn over(plain: Arc<dyn Backend>, config: &Config) -> Result<Arc<dyn Backend>
             &TlsTerms::default(),
         )
         .map_err(|error| error.to_string())?;
-    Ok(Arc::new(TlsBackend::new(plain, Arc::new(provider), TlsOptions::default())))
+    let mut options = TlsOptions::default();
+    if config.transport == Transport::KernelTls {
+        // Whatever is measured under its name is that.
+        options.offload = OffloadWish::Require;
+    }
+    Ok(Arc::new(TlsBackend::new(plain, Arc::new(provider), options)))
 }
 
 /// Why `transport` cannot be had here; `None` if it can.
@@ -34,8 +39,8 @@ pub fn lacking(transport: Transport, report: &Report) -> Option<String> {
     if transport != Transport::KernelTls {
         return None;
     }
-    match report.support(Facility::KernelTls) {
-        Support::Have => Some("kernel-tls: this build does not use it".to_owned()),
+    let needed = [Facility::KernelTls, Facility::TlsTransmit, Facility::TlsReceive];
+    match report.support(needed.into_iter().find(|&facility| !report.has(facility))?) {
         Support::Lack { errno, what } => {
             let answer = errno.map(|errno| format!(": {}", io::Error::from_raw_os_error(errno)));
             Some(format!("kernel-tls: {what}{}", answer.unwrap_or_default()))
