@@ -59,10 +59,11 @@ async fn serve(port: u16, tls: Option<TlsAcceptor>) -> Result<(), Box<dyn Error>
                     // A connection that fails is the load generator's to report.
                     match tls {
                         None => talk(stream, memory).await,
-                        Some(tls) => match tls.accept(stream).await {
-                            Ok(stream) => talk(stream, memory).await,
-                            Err(_) => {}
-                        },
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                talk(stream, memory).await;
+                            }
+                        }
                     }
                 });
             }
