@@ -36,8 +36,12 @@ pub(super) struct Port {
     /// Taking stamps does not work here.
     pub(super) no_stamps: bool,
     unasked: u8,
-    /// Input is read when asked for, not received ahead.
+    /// Input is read when asked for, not received ahead. For good: whoever may
+    /// have read from the socket must not be received for, or its input could
+    /// come in another order.
     pub(super) one_by_one: bool,
+    /// What was received, the end included, and was not told yet.
+    pub(super) untold: u32,
     /// The peer's end, the end of the connection were told.
     pub(super) half_closed: bool,
     pub(super) hung_up: bool,
@@ -77,6 +81,7 @@ impl Port {
             no_stamps: false,
             unasked: 0,
             one_by_one: false,
+            untold: 0,
             half_closed: false,
             hung_up: false,
             sent_waits: false,
@@ -86,10 +91,10 @@ impl Port {
         }
     }
 
-    /// Whether input is taken from the socket by the kernel itself, so that
-    /// nobody else must.
+    /// Whether input is taken from the socket by the kernel itself, or was and is
+    /// still to be told, so that nobody else must.
     pub(super) fn is_receiving(&self) -> bool {
-        self.input.is_some_and(|input| input.purpose == Purpose::Receive)
+        self.untold > 0 || self.input.is_some_and(|input| input.purpose == Purpose::Receive)
     }
 
     /// Input came. Says whether receiving ahead has to end.

@@ -62,8 +62,6 @@ impl RingSelector {
         };
         let (listens, idle) = (port.listens, port.input.is_none());
         let accepts = listens && self.uses.accepts;
-        // Whoever may have read from the socket must not be received for: its
-        // input could come in another order. So there is no way back.
         let is_out = self.buffers.as_ref().is_none_or(|buffers| buffers.lent() == 0);
         port.one_by_one |= idle && port.wants_input && is_out;
         let receives = !listens && !port.one_by_one;

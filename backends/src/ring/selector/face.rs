@@ -236,28 +236,30 @@ impl Selector for RingSelector {
 impl RingSelector {
     /// What a happening means now that later ones may have come: a socket that
     /// the kernel receives from must not be read.
-    fn as_of_now(&self, happening: Happening) -> Happening {
-        match happening {
-            Happening::Ready(ready) => {
-                let place = self.places.get(ready.token).copied().unwrap_or(NOWHERE);
-                let receiving = self.ports.get(place).is_some_and(Port::is_receiving);
-                if receiving {
-                    let error = ready.error || ready.read_closed;
-                    Happening::Ready(Ready { readable: false, read_closed: false, error, ..ready })
-                } else {
-                    Happening::Ready(ready)
-                }
-            }
-            done @ Happening::Done { .. } => done,
+    fn as_of_now(&mut self, happening: Happening) -> Happening {
+        let Happening::Ready(ready) = happening else { return happening };
+        let Some(place) = self.port(ready.token) else { return happening };
+        let port = &mut self.ports[place];
+        if port.is_receiving() {
+            let error = ready.error || ready.read_closed;
+            return Happening::Ready(Ready { readable: false, read_closed: false, error, ..ready });
         }
+        port.one_by_one |= ready.readable || ready.read_closed;
+        happening
     }
 
-    /// What came of a send has to be known before its stamps.
+    /// What came of a send has to be known before its stamps, and what was
+    /// received before anything else is read.
     fn before_yielding(&mut self, happening: &Happening) {
-        if let Happening::Done { token, done: Done::Sent { .. } } = happening
-            && let Some(place) = self.port(*token)
-        {
-            self.ports[place].sent_waits = false;
+        let Happening::Done { token, done } = happening else { return };
+        let Some(place) = self.port(*token) else { return };
+        let port = &mut self.ports[place];
+        match done {
+            Done::Sent { .. } => port.sent_waits = false,
+            Done::Received(_) | Done::ReceiveEnded(_) => {
+                port.untold = port.untold.saturating_sub(1)
+            }
+            _ => {}
         }
     }
 }

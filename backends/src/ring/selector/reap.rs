@@ -127,6 +127,7 @@ impl Told<'_> {
                 }
             },
         };
+        self.ports[place].untold += 1;
         self.waiting.push_back(Happening::Done { token, done });
     }
 
