@@ -43,8 +43,46 @@ impl Framing {
         (plain.get(), ends)
     }
 
+    /// Nothing is asked any more of payload before `plain`.
+    pub(super) fn forget_payload(&mut self, plain: u64) {
+        if let Some(wire) = self.map.wire_end(PlainOffset::new(plain)) {
+            self.map.forget(wire);
+        }
+    }
+
     /// The peer has everything before `wire`.
     pub(super) fn forget(&mut self, wire: u64) {
         self.map.forget(WireOffset::new(wire));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        Call, ConnectionId, Ledger, LedgerLimits, Method, Moment, Outbox, Payload, StageEvidence,
+        StageSupport, Time, Watch,
+    };
+
+    /// Without a watch nobody asks what was acknowledged, and the records of what
+    /// was sent are not kept all the same.
+    #[test]
+    fn records_of_what_nobody_watches_are_forgotten() {
+        let evidence = StageEvidence::Unavailable;
+        let stages = StageSupport { transmitted: evidence, acked: evidence };
+        let limits = LedgerLimits { memory: u64::MAX, transfers: 10 };
+        let mut ledger = Ledger::new(ConnectionId::new(0, 0), stages, limits);
+        ledger.kernel_seals(22);
+        let mut out = Outbox::default();
+        let call = Call { method: Method::Copy, began: Time::default(), stamped: false };
+        for len in 1..500_u64 {
+            let payload = Payload::from(vec![0; usize::try_from(len).unwrap()]);
+            ledger.submit(payload, Watch::NONE, &mut out).unwrap();
+            ledger.accepted(len, call, Moment::default(), &mut out);
+            ledger.sealed(1);
+            ledger.control_sealed(len);
+        }
+        let framing = ledger.framing.as_ref().unwrap();
+        assert!(framing.map.entries() <= 2, "{} entries", framing.map.entries());
+        assert_eq!(framing.wire_to(), 2 * (499 * 250 + 499 * 22));
     }
 }

@@ -268,6 +268,7 @@ impl Ledger {
         if let Some(framing) = &mut self.framing {
             framing.sealed(self.accepted_to, records);
         }
+        self.forget_finished();
     }
 
     /// Fact: behind everything accepted the kernel has sealed a record of
@@ -689,6 +690,11 @@ impl Ledger {
         while self.transfers.first().is_some_and(Transfer::is_finished) {
             self.transfers.drop_first();
             self.first += 1;
+        }
+        if let Some(framing) = &mut self.framing {
+            // Nothing is asked any more of what lies before, acknowledged or not.
+            let wanted = self.transfers.first().map_or(self.accepted_to, |t| t.start);
+            framing.forget_payload(wanted);
         }
     }
 }
