@@ -135,12 +135,11 @@ impl Session {
         None
     }
 
-    /// How many more records the key is good for; in TLS 1.3 one is kept for
-    /// the message that changes it.
+    /// How many more records of payload the key is good for. One is kept for the
+    /// message that changes it, and in TLS 1.2 for the alert that ends it all.
     pub(super) fn records_left(&self) -> u64 {
-        let kept = u64::from(self.version == TlsVersion::Tls13);
         let sealed = self.sealer.as_ref().map_or(0, Sealer::sequence);
-        self.record_limit.saturating_sub(sealed + kept)
+        self.record_limit.saturating_sub(sealed + 1)
     }
 
     /// The control message was sealed: what follows from that.
