@@ -1,6 +1,7 @@
 //! A named proof of one part of the contract, and what came of it.
 
 use crate::{Failure, Subject};
+use lastbyte::Transport;
 use std::fmt;
 use std::sync::Arc;
 
@@ -9,7 +10,19 @@ use std::sync::Arc;
 pub struct Case {
     name: String,
     proves: &'static str,
+    over: Over,
     run: Arc<Run>,
+}
+
+/// Which transports a case is about.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Over {
+    /// What it shows is the same under TLS: it was shown by the other cases.
+    Plain,
+    /// It means something else under TLS, so it is proved there too.
+    Each,
+    /// There is nothing to prove without TLS.
+    Tls,
 }
 
 /// What a case does.
@@ -22,7 +35,29 @@ impl Case {
         proves: &'static str,
         run: impl Fn(&Subject) -> Result<Proof, Failure> + Send + Sync + 'static,
     ) -> Self {
-        Self { name: name.into(), proves, run: Arc::new(run) }
+        Self { name: name.into(), proves, over: Over::Plain, run: Arc::new(run) }
+    }
+
+    /// The same, over each transport: TLS changes what it means.
+    #[must_use]
+    pub fn over_each_transport(self) -> Self {
+        Self { over: Over::Each, ..self }
+    }
+
+    /// The same, over TLS only.
+    #[must_use]
+    pub fn over_tls(self) -> Self {
+        Self { over: Over::Tls, ..self }
+    }
+
+    /// Whether there is something to prove over this transport.
+    #[must_use]
+    pub fn is_about(&self, transport: Transport) -> bool {
+        match self.over {
+            Over::Plain => transport == Transport::Plain,
+            Over::Each => true,
+            Over::Tls => transport != Transport::Plain,
+        }
     }
 
     /// Its name.
@@ -43,7 +78,11 @@ impl Case {
     /// # Errors
     /// If the contract is broken.
     pub fn prove(&self, subject: &Subject) -> Result<Proof, Failure> {
-        (self.run)(subject)
+        let proof = (self.run)(subject)?;
+        Ok(match subject.lack() {
+            Some(lack) => proof.in_place_of(lack.clone(), subject.transport()),
+            None => proof,
+        })
     }
 }
 
@@ -82,6 +121,17 @@ impl Proof {
     #[must_use]
     pub fn noting(note: impl Into<String>) -> Self {
         Self::Full { note: Some(note.into()) }
+    }
+
+    /// The same, shown over `transport` because what was asked for is lacking.
+    fn in_place_of(self, lack: Lack, transport: Transport) -> Self {
+        let verified = match self {
+            Self::Full { .. } => format!("the same over {transport}"),
+            Self::Substitute { lack, verified } => {
+                format!("over {transport}, which lacks {lack}: {verified}")
+            }
+        };
+        Self::Substitute { lack, verified }
     }
 
     /// The substitute of what is lacking was shown to work.

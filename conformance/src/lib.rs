@@ -15,8 +15,8 @@
 //! #     lastbyte_backends::open(lastbyte::Choice::Auto, &restrictions).expect("auto always opens")
 //! # }
 //! let subject = Subject::new(mine());
-//! for case in cases() {
-//!     let outcome = run_case(&case, &subject, Duration::from_secs(60));
+//! for case in cases().iter().filter(|case| case.is_about(subject.transport())) {
+//!     let outcome = run_case(case, &subject, Duration::from_secs(60));
 //!     println!("{} {}", case.name(), outcome.verdict);
 //! }
 //! ```
@@ -29,6 +29,7 @@ mod cases;
 pub mod cli;
 mod dial;
 mod failure;
+mod far_end;
 #[cfg(target_os = "linux")]
 mod kernels;
 mod link;
@@ -43,6 +44,7 @@ mod rig;
 mod run;
 mod subject;
 mod sys;
+mod tls;
 mod wire;
 mod witness;
 

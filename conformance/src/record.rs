@@ -7,7 +7,7 @@ use crate::canary::Canary;
 use lastbyte::{
     CloseOutcome, Completion, ConnectionId, Event, Evidence, Failure as Cause, ListenerId, Memory,
     Method, Moment, Payload, Reached, Received, Socket, Stage, StageEvidence, StageSupport, Time,
-    TransferId, Watch,
+    TlsEstablished, TransferId, Transport, Watch,
 };
 use std::collections::{HashMap, VecDeque};
 
@@ -22,6 +22,8 @@ pub(crate) struct Record {
     pub(crate) acked_order: Vec<(ConnectionId, TransferId)>,
     /// Keep payloads that come back, instead of dropping them.
     pub(crate) keep_payloads: bool,
+    /// What every completion has to say of how it was sent.
+    transport: Transport,
     /// Whoever drops an event on purpose says so, and gaps are no longer wrong.
     pub(crate) events_may_be_missing: bool,
     violations: Vec<String>,
@@ -36,6 +38,10 @@ pub(crate) struct Line {
     pub(crate) input: Vec<u8>,
     pub(crate) inputs: usize,
     pub(crate) ended: bool,
+    /// What seals what is sent, since the handshake.
+    spoken: Option<Transport>,
+    /// It ended without the `close_notify` that TLS ends with.
+    pub(crate) truncated: bool,
     last_acked: Time,
 }
 
@@ -86,6 +92,10 @@ impl Told {
 }
 
 impl Record {
+    pub(crate) fn over(transport: Transport) -> Self {
+        Self { transport, ..Self::default() }
+    }
+
     pub(crate) fn attached(&mut self, connection: ConnectionId, support: StageSupport) {
         let line = Line {
             support,
@@ -94,6 +104,8 @@ impl Record {
             input: Vec::new(),
             inputs: 0,
             ended: false,
+            truncated: false,
+            spoken: None,
             last_acked: Time::default(),
         };
         if self.connections.insert(connection, line).is_some() {
@@ -198,11 +210,15 @@ impl Record {
                 line.inputs += 1;
                 match received {
                     Received::Data(data) => line.input.extend_from_slice(&data),
-                    Received::End | Received::Truncated => line.ended = true,
+                    Received::End => line.ended = true,
+                    Received::Truncated => (line.ended, line.truncated) = (true, true),
                 }
                 self.check_moment(connection, at, now);
             }
-            Event::TlsEstablished { connection, at, .. } => self.check_moment(connection, at, now),
+            Event::TlsEstablished { connection, tls, at } => {
+                self.check_moment(connection, at, now);
+                self.established(connection, &tls);
+            }
             Event::Closed { connection, outcome, at } => {
                 self.check_moment(connection, at, now);
                 let missing = self.events_may_be_missing;
@@ -219,6 +235,23 @@ impl Record {
             other => {
                 self.violations.push(format!("an event that the suite does not know: {other:?}"))
             }
+        }
+    }
+
+    /// What was agreed on has to be what the case wants, and is told once, before
+    /// any input.
+    fn established(&mut self, connection: ConnectionId, tls: &TlsEstablished) {
+        let expected = self.transport;
+        let Some(line) = self.open_line(connection, "established") else {
+            return;
+        };
+        let is_first = line.spoken.is_none() && line.inputs == 0;
+        line.spoken = Some(tls.transmit);
+        if !is_first {
+            self.violations.push(format!("{connection}: a handshake done twice, or after input"));
+        }
+        if (tls.transmit, tls.receive) != (expected, expected) {
+            self.violations.push(format!("{connection}: {expected} was to be spoken: {tls:?}"));
         }
     }
 
@@ -243,7 +276,9 @@ impl Record {
     }
 
     fn complete(&mut self, completion: Completion, now: Time) {
-        let Completion { connection, transfer, reached, at, evidence, method, .. } = completion;
+        let Completion { connection, transfer, reached, at, evidence, method, transport, .. } =
+            completion;
+        let is_tls = self.transport != Transport::Plain;
         let missing = self.events_may_be_missing;
         let keep = self.keep_payloads;
         self.check_moment(connection, at, now);
@@ -251,12 +286,16 @@ impl Record {
             return;
         };
         let support = line.support;
+        // What never left never had another transport.
+        let usual = if is_tls { Transport::UserTls } else { Transport::Plain };
+        let expected = line.spoken.unwrap_or(usual);
         let Some(told) = line.transfers.get_mut(index(transfer)) else {
             self.violations.push(format!("{connection}/{transfer}: nobody submitted that"));
             return;
         };
         let happened = Happened { at, evidence, method };
         let mut wrong = Vec::new();
+        wrong.extend((transport != expected).then_some("over another transport"));
         let stage = stage_of(&reached);
         if stage != Stage::Released && told.is_concluded() && told.watch != Watch::NONE {
             wrong.push("after its end");

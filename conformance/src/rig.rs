@@ -2,17 +2,18 @@
 
 use crate::canary::{Canary, guarded};
 use crate::failure::{Failure, ensure};
+use crate::far_end::FarEnd;
 use crate::material::{Kind, Material};
 use crate::pattern;
 use crate::record::{Record, Told};
 use crate::subject::Subject;
-use crate::wire::Wire;
+use crate::tls;
+use crate::wire::{Pair, Wire};
 use lastbyte::{
-    AttachOptions, ConnectionId, Driver, DriverConfig, Event, Facility, Payload, Refused, Socket,
-    Time, TransferId, Turn, Watch, event_channel,
+    AttachOptions, Attached, ConnectionId, Driver, DriverConfig, Event, Facility, Payload, Refused,
+    Socket, Time, TlsRole, TransferId, Transport, Turn, Watch, event_channel,
 };
 use std::collections::HashMap;
-use std::net::TcpStream;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
@@ -67,7 +68,7 @@ impl<D: Driver + ?Sized> Rig<D> {
             events: Some(events),
             positions: HashMap::new(),
             learns_of_fin: report.has(Facility::TcpInfo) || report.has(Facility::OutQueue),
-            record: Record::default(),
+            record: Record::over(subject.transport()),
         }
     }
 
@@ -86,10 +87,38 @@ impl<D: Driver + ?Sized> Rig<D> {
         &mut self,
         subject: &Subject,
         wire: Wire,
-    ) -> Result<(ConnectionId, TcpStream), Failure> {
-        let pair = wire.pair(subject)?;
-        let connection = self.attach(pair.own, &AttachOptions::default())?;
-        Ok((connection, pair.peer))
+    ) -> Result<(ConnectionId, FarEnd), Failure> {
+        self.join(subject, wire.pair(subject)?, &AttachOptions::default())
+    }
+
+    /// Attaches one end of a pair, and gives the other what the subject speaks;
+    /// a handshake is done when it is returned.
+    pub(crate) fn join(
+        &mut self,
+        subject: &Subject,
+        pair: Pair,
+        options: &AttachOptions,
+    ) -> Result<(ConnectionId, FarEnd), Failure> {
+        let connection = self.attach(pair.own, options)?;
+        if subject.transport() == Transport::Plain {
+            return Ok((connection, pair.peer.into()));
+        }
+        let far = FarEnd::tls(pair.peer, tls::client()?);
+        Ok((connection, self.shake_hands(far)?))
+    }
+
+    /// Turns until both sides have made the handshake.
+    pub(crate) fn shake_hands(&mut self, mut far: FarEnd) -> Result<FarEnd, Failure> {
+        let made = self.driver().counters().handshakes;
+        let shaking = std::thread::spawn(move || far.begin().map(|()| far));
+        self.until_outside("the peer's side of the handshake", |_| shaking.is_finished())?;
+        let far = shaking.join().map_err(|_| Failure::new("a peer panicked"))??;
+        let deadline = Instant::now() + PATIENCE;
+        while self.driver().counters().handshakes == made {
+            ensure!(Instant::now() < deadline, "the handshake does not end");
+            self.turn(Duration::from_millis(2))?;
+        }
+        Ok(far)
     }
 
     pub(crate) fn attach(
@@ -98,9 +127,24 @@ impl<D: Driver + ?Sized> Rig<D> {
         options: &AttachOptions,
     ) -> Result<ConnectionId, Failure> {
         let attached = self.driver().attach(socket.into(), options)?;
+        Ok(self.attached(&attached))
+    }
+
+    /// The same in another part than the subject's usual one.
+    pub(crate) fn attach_as(
+        &mut self,
+        socket: impl Into<Socket>,
+        options: &AttachOptions,
+        role: &TlsRole,
+    ) -> Result<ConnectionId, Failure> {
+        let attached = self.driver().attach_tls(socket.into(), options, role)?;
+        Ok(self.attached(&attached))
+    }
+
+    fn attached(&mut self, attached: &Attached) -> ConnectionId {
         self.record.attached(attached.connection, attached.stages);
         self.positions.insert(attached.connection, 0);
-        Ok(attached.connection)
+        attached.connection
     }
 
     /// Where the stream of `connection` stands.
@@ -247,8 +291,20 @@ impl<D: Driver + ?Sized> Rig<D> {
     #[track_caller]
     pub(crate) fn settle(&mut self) -> Result<(), Failure> {
         self.until("every transfer to end", Record::is_settled)?;
+        self.until_sealed_is_sent()?;
         self.record.check_complete();
         self.check()
+    }
+
+    /// A transfer that nobody watches is over when it is sealed; what was made
+    /// of it is still to be sent.
+    fn until_sealed_is_sent(&mut self) -> Result<(), Failure> {
+        let deadline = Instant::now() + PATIENCE;
+        while self.driver.as_ref().is_some_and(|driver| driver.counters().ciphertext_bytes > 0) {
+            ensure!(Instant::now() < deadline, "ciphertext is held for ever");
+            self.turn(Duration::from_millis(2))?;
+        }
+        Ok(())
     }
 
     /// Ends the connection and waits until the driver has let go of it.

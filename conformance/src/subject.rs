@@ -1,7 +1,12 @@
 //! The backend that is to be proved.
 
-use crate::Lack;
-use lastbyte::{Backend, BackendKind, Choice, Facility, Restrictions, Support};
+use crate::tls::{Known, Terms, provider};
+use crate::{Failure, Lack};
+use lastbyte::{
+    Backend, BackendKind, Choice, Facility, OffloadWish, Restrictions, Support, TlsCipher,
+    TlsVersion, Transport,
+};
+use lastbyte_backends::tls::{TlsBackend, TlsOptions, TlsProvider};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,11 +15,22 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct Subject {
     backend: Arc<dyn Backend>,
+    /// What was asked for, and what is spoken.
+    asked: Transport,
+    transport: Transport,
+    /// What the transport lacks here; what is spoken then is user TLS.
+    lack: Option<Lack>,
+    /// The backend without TLS.
+    inner: Arc<dyn Backend>,
     restrictions: Restrictions,
     opener: Option<Arc<Opener>>,
     receive_buffer: Option<usize>,
     remote_peer: Option<SocketAddr>,
+    bulk: u64,
 }
+
+/// Enough to leave every buffer on the way many times over.
+const BULK: u64 = 64 << 20;
 
 /// Opens a backend by choice under restrictions.
 pub type Opener =
@@ -38,7 +54,18 @@ impl Subject {
     #[must_use]
     pub fn new(backend: Arc<dyn Backend>) -> Self {
         let restrictions = Restrictions::none();
-        Self { backend, restrictions, opener: None, receive_buffer: None, remote_peer: None }
+        Self {
+            inner: Arc::clone(&backend),
+            asked: Transport::Plain,
+            transport: Transport::Plain,
+            lack: None,
+            backend,
+            restrictions,
+            opener: None,
+            receive_buffer: None,
+            remote_peer: None,
+            bulk: BULK,
+        }
     }
 
     /// A backend of `lastbyte-backends`, with facilities switched off.
@@ -79,6 +106,123 @@ impl Subject {
         self
     }
 
+    /// The same, sending `bytes` where much is to be sent.
+    #[must_use]
+    pub fn with_bulk(mut self, bytes: u64) -> Self {
+        self.bulk = bytes;
+        self
+    }
+
+    /// The same backend over another transport. Kernel TLS is asked for where it
+    /// can be had; where it cannot, each case shows that user TLS stands in.
+    ///
+    /// # Errors
+    /// If it cannot be had at all.
+    pub fn over(&self, transport: Transport) -> Result<Self, OpenFailure> {
+        let plain = Self {
+            asked: transport,
+            transport: Transport::Plain,
+            lack: None,
+            backend: Arc::clone(&self.inner),
+            ..self.clone()
+        };
+        if transport == Transport::Plain {
+            return Ok(plain);
+        }
+        let lack = (transport == Transport::KernelTls).then(|| self.lacks(Facility::KernelTls));
+        let subject = Self { lack: lack.flatten(), ..plain };
+        let terms = subject.usual_terms();
+        subject.agreeing_to(terms).map_err(|error| OpenFailure(error.to_string()))
+    }
+
+    /// The same, agreeing to these terms only.
+    pub(crate) fn agreeing_to(&self, terms: Terms) -> Result<Self, Failure> {
+        Ok(self.speaking(provider(terms)?, terms, |_| {}))
+    }
+
+    /// The same, by handshakes whose keys the case knows.
+    pub(crate) fn knowing(&self, known: &Known) -> Self {
+        let terms = Terms { version: Some(known.version), cipher: Some(known.cipher) };
+        self.speaking(Arc::new(known.clone()), terms, |_| {})
+    }
+
+    /// The same, with other options.
+    pub(crate) fn adjusted(&self, adjust: impl FnOnce(&mut TlsOptions)) -> Result<Self, Failure> {
+        let terms = self.usual_terms();
+        Ok(self.speaking(provider(terms)?, terms, adjust))
+    }
+
+    /// The same over the same transport, with handshakes of another kind, which
+    /// end in these terms.
+    pub(crate) fn speaking(
+        &self,
+        provider: Arc<dyn TlsProvider>,
+        terms: Terms,
+        adjust: impl FnOnce(&mut TlsOptions),
+    ) -> Self {
+        let transport = self.spoken(terms);
+        let mut options = TlsOptions::default();
+        options.offload = match (self.asked, transport) {
+            (Transport::KernelTls, Transport::KernelTls) => OffloadWish::Require,
+            // Cannot be had; what comes of the wish is user TLS.
+            (Transport::KernelTls, _) => OffloadWish::Prefer,
+            _ => OffloadWish::Never,
+        };
+        adjust(&mut options);
+        let backend = TlsBackend::new(Arc::clone(&self.inner), provider, options);
+        Self { backend: Arc::new(backend), transport, ..self.clone() }
+    }
+
+    /// For cases to which neither matters.
+    fn usual_terms(&self) -> Terms {
+        Terms { version: Some(self.version()), cipher: Some(TlsCipher::Aes128Gcm) }
+    }
+
+    /// The protocol version for cases to which it does not matter: the newest,
+    /// but for kernels that are not given that.
+    pub(crate) fn version(&self) -> TlsVersion {
+        let newest = Terms { version: Some(TlsVersion::Tls13), cipher: None };
+        match (self.asked, self.spoken(newest)) {
+            (Transport::KernelTls, Transport::UserTls) if self.lack.is_none() => TlsVersion::Tls12,
+            _ => TlsVersion::Tls13,
+        }
+    }
+
+    /// What connections with these terms have to be.
+    fn spoken(&self, terms: Terms) -> Transport {
+        if self.asked != Transport::KernelTls {
+            return self.asked;
+        }
+        match self.kernel_lacks(terms) {
+            None => Transport::KernelTls,
+            Some(_) => Transport::UserTls,
+        }
+    }
+
+    /// Why the kernel is not given sessions of these terms.
+    pub(crate) fn kernel_lacks(&self, terms: Terms) -> Option<Lack> {
+        let for_all = [Facility::KernelTls, Facility::TlsTransmit, Facility::TlsReceive];
+        // Its keys may have to be changed (RFC 8446, section 4.6.3).
+        let version = (terms.version != Some(TlsVersion::Tls12)).then_some(Facility::TlsRekey);
+        let cipher = match terms.cipher {
+            Some(TlsCipher::Aes256Gcm) => Some(Facility::TlsAes256),
+            Some(TlsCipher::ChaCha20Poly1305) => Some(Facility::TlsChaCha20),
+            _ => None,
+        };
+        for_all.into_iter().chain(version).chain(cipher).find_map(|facility| self.lacks(facility))
+    }
+
+    /// What is spoken on its connections.
+    #[must_use]
+    pub fn transport(&self) -> Transport {
+        self.transport
+    }
+
+    /// Why another transport is spoken than was asked for.
+    pub(crate) fn lack(&self) -> Option<&Lack> {
+        self.lack.as_ref()
+    }
+
     /// The backend.
     #[must_use]
     pub fn backend(&self) -> &dyn Backend {
@@ -103,6 +247,12 @@ impl Subject {
         self.remote_peer
     }
 
+    /// What to send where much is to be sent, in bytes.
+    #[must_use]
+    pub fn bulk(&self) -> u64 {
+        self.bulk
+    }
+
     /// The way to open backends, where there is one.
     #[must_use]
     pub fn opener(&self) -> Option<&Opener> {
@@ -114,8 +264,8 @@ impl Subject {
     pub fn without(&self, facility: Facility) -> Option<Self> {
         let open = self.opener.as_ref()?;
         let restrictions = self.restrictions.clone().without(facility);
-        let backend = open(Choice::Only(self.backend.kind()), &restrictions).ok()?;
-        Some(Self { backend, restrictions, ..self.clone() })
+        let inner = open(Choice::Only(self.inner.kind()), &restrictions).ok()?;
+        Self { inner, restrictions, ..self.clone() }.over(self.asked).ok()
     }
 
     /// Why this backend does not use `facility`; `None` if it has to.

@@ -1,9 +1,9 @@
-//! Every case on every backend, and on the io_uring and epoll backends with
-//! facilities switched off.
+//! Every case on every backend over every transport, and on the io_uring and
+//! epoll backends with facilities switched off.
 
 #![forbid(unsafe_code)]
 
-use lastbyte::{BackendKind, Choice};
+use lastbyte::{BackendKind, Choice, Transport};
 use lastbyte_conformance::{Subject, Verdict, cases, run_case};
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::sync::{Arc, Mutex};
@@ -16,25 +16,29 @@ fn main() {
     let arguments = Arguments::from_args();
     let remarks = Arc::new(Mutex::new(Vec::new()));
     let mut trials = Vec::new();
-    for (kind, disabled) in [
-        (BackendKind::IoUring, ""),
-        (BackendKind::IoUring, "uring-taskrun,uring-accept"),
-        (BackendKind::IoUring, "uring-receive,uring-timestamps"),
-        (BackendKind::IoUring, "uring-fixed-buffers"),
-        (BackendKind::IoUring, "uring-send,uring-zerocopy"),
+    const PLAIN: &[Transport] = &[Transport::Plain];
+    const USER_TLS: &[Transport] = &[Transport::Plain, Transport::UserTls];
+    const EACH: &[Transport] = &[Transport::Plain, Transport::UserTls, Transport::KernelTls];
+    for (kind, disabled, transports) in [
+        (BackendKind::IoUring, "", EACH),
+        (BackendKind::IoUring, "uring-taskrun,uring-accept", PLAIN),
+        (BackendKind::IoUring, "uring-receive,uring-timestamps", PLAIN),
+        (BackendKind::IoUring, "uring-fixed-buffers", PLAIN),
+        (BackendKind::IoUring, "uring-send,uring-zerocopy", PLAIN),
         (
             BackendKind::IoUring,
             "uring-taskrun,uring-accept,uring-receive,uring-send,uring-zerocopy,uring-timestamps,\
              uring-fixed-buffers",
+            PLAIN,
         ),
-        (BackendKind::IoUring, "timestamps"),
-        (BackendKind::IoUring, "zerocopy,sendfile"),
-        (BackendKind::IoUring, "tcp-info"),
-        (BackendKind::Epoll, ""),
-        (BackendKind::Fallback, ""),
-        (BackendKind::Epoll, "timestamps"),
-        (BackendKind::Epoll, "zerocopy,sendfile"),
-        (BackendKind::Epoll, "tcp-info"),
+        (BackendKind::IoUring, "timestamps", PLAIN),
+        (BackendKind::IoUring, "zerocopy,sendfile", PLAIN),
+        (BackendKind::IoUring, "tcp-info", PLAIN),
+        (BackendKind::Epoll, "", EACH),
+        (BackendKind::Fallback, "", USER_TLS),
+        (BackendKind::Epoll, "timestamps", USER_TLS),
+        (BackendKind::Epoll, "zerocopy,sendfile", USER_TLS),
+        (BackendKind::Epoll, "tcp-info", USER_TLS),
     ] {
         let without = if disabled.is_empty() { "" } else { ",no-" };
         let name = format!("{kind}{without}{}", disabled.replace(',', ",no-"));
@@ -45,7 +49,18 @@ fn main() {
                 Subject::built_in(Choice::Only(kind), &restrictions).map_err(|error| error.0)
             });
         match opened {
-            Ok(subject) => trials.extend(of(&name, &subject, &remarks)),
+            Ok(subject) => {
+                for transport in transports {
+                    match subject.over(*transport) {
+                        Ok(subject) => {
+                            trials.extend(of(&format!("{name}/{transport}"), &subject, &remarks));
+                        }
+                        Err(why) => trials.push(Trial::test(format!("{name}/{transport}"), || {
+                            Err(Failed::from(why.0))
+                        })),
+                    }
+                }
+            }
             // A build for another Unix contains only the fallback.
             Err(why) if !lastbyte_backends::BUILT.contains(&kind) => {
                 trials.push(
@@ -64,8 +79,10 @@ fn main() {
 }
 
 fn of(name: &str, subject: &Subject, remarks: &Arc<Mutex<Vec<String>>>) -> Vec<Trial> {
+    let transport = subject.transport();
     cases()
         .into_iter()
+        .filter(|case| case.is_about(transport))
         .map(|case| {
             let subject = subject.clone();
             let remarks = Arc::clone(remarks);

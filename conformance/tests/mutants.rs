@@ -7,7 +7,7 @@ use lastbyte::{
     AttachOptions, Attached, Backend, BackendKind, Choice, Completion, CompletionSink,
     ConnectionId, Counters, Driver, DriverConfig, DriverError, Event, Evidence, ListenerId, Memory,
     Moment, Payload, Reached, RefuseReason, Refused, Report, Restrictions, Socket, Time,
-    TransferId, Turn, Wake, Watch,
+    TransferId, Transport, Turn, Wake, Watch,
 };
 use lastbyte_conformance::{Subject, Verdict, cases, run_case};
 use std::net::TcpListener;
@@ -43,6 +43,8 @@ enum Fault {
     ClosedLost,
     /// Input is told twice.
     ReceivedTwice,
+    /// Some payloads are sent with something else behind them.
+    StrayBytes,
 }
 
 #[derive(Debug)]
@@ -68,7 +70,7 @@ impl Backend for Liar {
         let told = Arc::default();
         let lying = Lying { sink, fault: self.fault, seen: 0, told: Arc::clone(&told) };
         let honest = self.honest.driver(config, Box::new(lying))?;
-        Ok(Box::new(LyingDriver { honest, told }))
+        Ok(Box::new(LyingDriver { honest, told, fault: self.fault, seen: 0 }))
     }
 
     fn movable_driver(
@@ -167,6 +169,8 @@ impl<S: CompletionSink> Lying<S> {
 struct LyingDriver {
     honest: Box<dyn Driver>,
     told: Arc<AtomicUsize>,
+    fault: Fault,
+    seen: u32,
 }
 
 impl Driver for LyingDriver {
@@ -198,6 +202,9 @@ impl Driver for LyingDriver {
         payload: Payload,
         watch: Watch,
     ) -> Result<TransferId, Refused<Payload>> {
+        self.seen += 1;
+        let stray = matches!(self.fault, Fault::StrayBytes) && self.seen.is_multiple_of(5);
+        let payload = if stray { payload.with(&b"plaintext"[..]) } else { payload };
         self.honest.submit(connection, payload, watch)
     }
 
@@ -245,8 +252,9 @@ fn copy(of: &Completion) -> Completion {
     }
 }
 
-/// Runs `case` on a driver that lies so; says what the case makes of it.
-fn verdict(fault: Fault, case: &str) -> Verdict {
+/// Runs `case` on a driver that lies so; says what the case makes of it. Under
+/// TLS it is the driver below that lies.
+fn verdict(fault: Fault, transport: Transport, case: &str) -> Verdict {
     // Which of several contradictions a lie shows first is a matter of when the
     // driver writes; those below are of one that writes when it is told to.
     let open = |choice| lastbyte_backends::open(choice, &Restrictions::none());
@@ -255,7 +263,10 @@ fn verdict(fault: Fault, case: &str) -> Verdict {
     else {
         panic!("the fallback cannot fail");
     };
-    let subject = Subject::new(Arc::new(Liar { honest, fault }));
+    let subject = match Subject::new(Arc::new(Liar { honest, fault })).over(transport) {
+        Ok(subject) => subject,
+        Err(why) => panic!("{why}"),
+    };
     let Some(case) = cases().into_iter().find(|known| known.name().starts_with(case)) else {
         panic!("there is no case {case}");
     };
@@ -264,10 +275,10 @@ fn verdict(fault: Fault, case: &str) -> Verdict {
 }
 
 macro_rules! caught {
-    ($($name:ident: $fault:ident by $case:literal: $why:literal,)+) => {
+    ($transport:ident: $($name:ident: $fault:ident by $case:literal: $why:literal,)+) => {
         $(#[test]
         fn $name() {
-            let verdict = verdict(Fault::$fault, $case);
+            let verdict = verdict(Fault::$fault, Transport::$transport, $case);
             let text = verdict.to_string();
             assert!(verdict.is_failure() && text.contains($why), "{}: {text}", $case);
         })+
@@ -275,6 +286,7 @@ macro_rules! caught {
 }
 
 caught! {
+    Plain:
     acked_too_soon_is_caught: AckedTooSoon by "C03-no-ack-beyond": "the peer's kernel has",
     acked_too_soon_over_a_link_is_caught: AckedTooSoon by "C03-no-ack-while":
         "no acknowledgement came through",
@@ -288,7 +300,22 @@ caught! {
     wall_wrong_is_caught: WallWrong by "C06-wall": "is not between",
     time_too_early_is_caught: TimeTooEarly by "C03-acked-over-a-slow":
         "before the acknowledgement arrived",
-    method_hidden_is_caught: MethodHidden by "C13-plain-memory-zerocopy": "never moved as asked",
+    method_hidden_is_caught: MethodHidden by "C13-memory-zerocopy": "never moved as asked",
     closed_lost_is_caught: ClosedLost by "C12-close-of-an-idle": "hangs",
     received_twice_is_caught: ReceivedTwice by "C14-each-receive": "2 events for one receive",
+}
+
+caught! {
+    UserTls:
+    acked_too_soon_under_tls_is_caught: AckedTooSoon by "C03-no-ack-beyond": "the peer's kernel has",
+    acked_too_soon_under_tls_is_caught_to_the_record: AckedTooSoon by "C03-exact":
+        "the peer's kernel has",
+    acked_too_soon_under_tls_over_a_link_is_caught: AckedTooSoon by "C03-no-ack-while":
+        "no acknowledgement came through",
+    time_too_early_under_tls_is_caught: TimeTooEarly by "C03-acked-over-a-slow":
+        "before the acknowledgement arrived",
+    acked_lost_under_tls_is_caught: AckedLost by "C04-acked-after":
+        "acked before a transfer submitted earlier",
+    ciphertext_never_released_is_caught: NeverReleased by "C13-memory-copy": "hangs",
+    plaintext_on_the_wire_is_caught: StrayBytes by "C10-every-byte": "a record of version",
 }

@@ -21,42 +21,50 @@ pub(super) fn cases() -> Vec<Case> {
             "C01-exactly-once-whatever-is-watched",
             "every set of watched stages is told in full, once, and nothing else is",
             whatever_is_watched,
-        ),
+        )
+        .over_each_transport(),
         Case::new(
             "C01-exactly-once-when-the-peer-resets",
             "transfers in every state end once when the peer resets",
             peer_resets,
-        ),
+        )
+        .over_each_transport(),
         Case::new(
             "C01-exactly-once-when-aborted",
             "transfers in every state end once as Cancelled when the user aborts",
             aborted,
-        ),
+        )
+        .over_each_transport(),
         Case::new(
             "C01-exactly-once-when-the-close-deadline-passes",
             "transfers that a close could not finish end once as Timeout",
             close_deadline,
-        ),
+        )
+        .over_each_transport(),
         Case::new(
             "C01-exactly-once-when-the-driver-is-dropped",
             "dropping a driver with transfers in every state ends and releases all of them",
             driver_dropped,
-        ),
+        )
+        .over_each_transport(),
         Case::new(
             "C01-exactly-once-when-the-sink-panics",
             "a panic in the sink costs the event at hand and no other",
             sink_panics,
-        ),
+        )
+        .over_each_transport(),
         Case::new(
             "C01-released-when-nobody-listens",
             "payloads are freed although the sink drops every event",
             nobody_listens,
-        ),
+        )
+        .over_each_transport(),
         Case::new(
             "C01-thousands-of-transfers",
             "4,000 transfers on one connection, as fast as they are taken, each end once",
             thousands_of_transfers,
-        ),
+        )
+        .over_each_transport(),
         Case::new(
             "C01-thousands-of-connections",
             "2,000 connections at once, each with a transfer of its own",

@@ -15,12 +15,14 @@ pub(super) fn cases() -> Vec<Case> {
             "C02-transfers-are-acked-in-submission-order",
             "kinds, lengths and methods mixed on one connection, acknowledged in order",
             mixed,
-        ),
+        )
+        .over_each_transport(),
         Case::new(
             "C02-stages-are-in-order-for-a-slow-reader",
             "Queued, Transmitted, Acked in delivery and in time, with a reader of single bytes",
             slow_reader,
-        ),
+        )
+        .over_each_transport(),
     ]
 }
 

@@ -1,13 +1,13 @@
 //! C3 where an acknowledgement takes its time: over a link that knows when each
 //! packet reached whom.
 
-use super::{acks_shown, close_and_compare};
+use super::{acks_shown, close_and_compare, expect_graceful};
 use crate::dial::Dial;
 use crate::failure::{Failure, ensure};
 use crate::link::{Arrival, Ends, Link, LinkOptions};
-use crate::peers::{Puppet, reader};
+use crate::peers::{End, Puppet, reader};
 use crate::rig::Rig;
-use crate::wire::Wire;
+use crate::wire::{Pair, Wire};
 use crate::{Case, Lack, Proof, Subject};
 use lastbyte::{AttachOptions, ConnectionId, Evidence, FailReason, StageEvidence, Watch};
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 pub(super) fn cases() -> Vec<Case> {
     let over = |name, proves, options: LinkOptions, lens: &'static [usize]| {
         Case::new(name, proves, move |subject| acked_over(subject, options, lens))
+            .over_each_transport()
     };
     let delay = Duration::from_millis(25);
     vec![
@@ -40,12 +41,14 @@ pub(super) fn cases() -> Vec<Case> {
             "C03-no-ack-while-acks-are-withheld",
             "the peer has every byte, but its acknowledgement is under way: no Acked",
             acks_withheld,
-        ),
+        )
+        .over_each_transport(),
         Case::new(
             "C14-blackholed-peer-times-out",
             "a peer that vanishes without a word ends transfers as Timeout",
             blackholed,
-        ),
+        )
+        .over_each_transport(),
     ]
 }
 
@@ -68,18 +71,26 @@ fn acked_over(subject: &Subject, options: LinkOptions, lens: &[usize]) -> Result
         Err(lack) => return without_link(subject, lack),
     };
     let mut rig = Rig::new(subject)?;
-    let connection = rig.attach(server, &AttachOptions::default())?;
-    let peer = reader(client)?;
+    let pair = Pair { own: server, peer: client };
+    let (connection, peer) = rig.join(subject, pair, &AttachOptions::default())?;
+    let peer = reader(peer)?;
     let mut transfers = Vec::new();
     for len in lens {
         transfers.push(rig.send(connection, *len, Watch::ALL)?);
         rig.settle()?;
     }
     let dial = Dial::of(rig.driver());
+    let lost = link.lost();
+    // The peer's account of records is complete when it has seen the end.
+    let len = rig.position(connection);
+    rig.close(connection)?;
+    expect_graceful(&rig, connection)?;
+    let seen = peer.join()?;
+    seen.expect(len, End::Finished)?;
     if rig.record.line(connection).support.acked != StageEvidence::Unavailable {
         for transfer in transfers {
             let told = rig.record.told(connection, transfer);
-            let (Some(acked), end) = (told.acked, told.end) else {
+            let (Some(acked), Some(end)) = (told.acked, seen.records.wire_end(told.end)) else {
                 return Err(Failure::new("not acked"));
             };
             let truth = noted(|| link.acknowledged(end))?;
@@ -111,9 +122,8 @@ fn acked_over(subject: &Subject, options: LinkOptions, lens: &[usize]) -> Result
             }
         }
     }
-    let note = format!("{} packets lost on purpose", link.lost());
-    ensure!(options.loss == 0 || link.lost() > 0, "nothing was lost, so nothing is shown");
-    close_and_compare(&mut rig, connection, peer)?;
+    let note = format!("{lost} packets lost on purpose");
+    ensure!(options.loss == 0 || lost > 0, "nothing was lost, so nothing is shown");
     match acks_shown(&rig, connection) {
         Proof::Full { .. } if options.loss > 0 => Ok(Proof::noting(note)),
         proof => Ok(proof),
@@ -139,8 +149,9 @@ fn acks_withheld(subject: &Subject) -> Result<Proof, Failure> {
         Err(lack) => return without_link(subject, lack),
     };
     let mut rig = Rig::new(subject)?;
-    let connection = rig.attach(server, &AttachOptions::default())?;
-    let mut puppet = Puppet::new(client)?;
+    let pair = Pair { own: server, peer: client };
+    let (connection, peer) = rig.join(subject, pair, &AttachOptions::default())?;
+    let mut puppet = Puppet::new(peer)?;
     link.hold_acks();
     // Less than an initial congestion window.
     for _ in 0..4 {
@@ -171,8 +182,9 @@ fn blackholed(subject: &Subject) -> Result<Proof, Failure> {
     let mut rig = Rig::eager(subject)?;
     let mut patience = AttachOptions::default();
     patience.stall_timeout = Some(Duration::from_millis(400));
-    let connection = rig.attach(server, &patience)?;
-    let mut puppet = Puppet::new(client)?;
+    let pair = Pair { own: server, peer: client };
+    let (connection, peer) = rig.join(subject, pair, &patience)?;
+    let mut puppet = Puppet::new(peer)?;
     rig.send(connection, 3000, Watch::ALL)?;
     rig.until_outside("the first bytes to be read", |record| {
         puppet.read(3000).is_ok() && record.is_settled()

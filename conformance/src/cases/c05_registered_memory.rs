@@ -197,7 +197,7 @@ fn abort_and_reset(subject: &Subject) -> Result<Proof, Failure> {
             rig.driver().abort(connection)?;
         }
         puppet.seen.expect_intact()?;
-        let left = (!abort).then(|| reset(puppet.into_socket()));
+        let left = (!abort).then(|| reset(puppet.into_far_end()));
         left.transpose()?;
         rig.until("the connection to close", |record| record.is_closed(connection))?;
         rig.settle()?;

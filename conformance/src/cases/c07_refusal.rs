@@ -16,14 +16,15 @@ use std::time::Duration;
 
 pub(super) fn cases() -> Vec<Case> {
     let limited = |name, proves, bound: Bound| {
-        Case::new(name, proves, move |subject| back_pressure(subject, bound))
+        Case::new(name, proves, move |subject| back_pressure(subject, bound)).over_each_transport()
     };
     vec![
         Case::new(
             "C07-refused-payloads-come-back",
             "empty, unknown, closed and closing: the payload comes back whole, with the reason",
             payloads_come_back,
-        ),
+        )
+        .over_each_transport(),
         limited(
             "C07-connection-memory-is-bounded",
             "over a connection's memory there is back-pressure, until something is released",
@@ -43,7 +44,8 @@ pub(super) fn cases() -> Vec<Case> {
             "C07-one-payload-is-always-taken",
             "a payload larger than a connection's memory is sent when nothing else is",
             one_is_always_taken,
-        ),
+        )
+        .over_each_transport(),
         Case::new(
             "C07-refused-sockets-come-back",
             "over the number of connections a socket comes back usable",
@@ -53,7 +55,8 @@ pub(super) fn cases() -> Vec<Case> {
             "C07-old-names-reach-nobody",
             "the id of a closed connection does not reach the one that took its place",
             old_names,
-        ),
+        )
+        .over_each_transport(),
     ]
 }
 
@@ -142,8 +145,8 @@ fn back_pressure(subject: &Subject, bound: Bound) -> Result<Proof, Failure> {
     let mut rig = Rig::configured(subject, &config)?;
     let wire = Wire { peer_window: Some(16 << 10), ..Wire::narrow_sender() };
     let pair = wire.pair(subject)?;
-    let connection = rig.attach(pair.own, &options)?;
-    let stalling = Stalling::after(pair.peer, 0)?;
+    let (connection, peer) = rig.join(subject, pair, &options)?;
+    let stalling = Stalling::after(peer, 0)?;
     // What the socket takes at once is released at once.
     let mut taken = 0;
     let (reason, mut payload) = loop {
@@ -184,8 +187,8 @@ fn one_is_always_taken(subject: &Subject) -> Result<Proof, Failure> {
     let mut options = AttachOptions::default();
     options.max_memory = 10;
     let pair = Wire::narrow_sender().pair(subject)?;
-    let connection = rig.attach(pair.own, &options)?;
-    let stalling = Stalling::after(pair.peer, 0)?;
+    let (connection, peer) = rig.join(subject, pair, &options)?;
+    let stalling = Stalling::after(peer, 0)?;
     rig.send(connection, 5_000_000, Watch::ACKED)?;
     let (reason, _) = refused(&mut rig, connection, 1)?;
     ensure!(matches!(reason, RefuseReason::BackPressure { .. }), "the second: {reason}");

@@ -16,47 +16,56 @@ pub(super) fn cases() -> Vec<Case> {
             "C12-close-sends-what-was-accepted",
             "transfers that are not even begun are sent, then FIN, and all is acknowledged",
             sends_what_was_accepted,
-        ),
+        )
+        .over_each_transport(),
         Case::new(
             "C12-close-of-an-idle-connection",
             "a connection on which nothing was sent ends with FIN",
             idle,
-        ),
+        )
+        .over_each_transport(),
         Case::new(
             "C12-close-with-unread-input-cuts-nothing-off",
             "input that nobody read does not turn the end into a reset",
             unread_input,
-        ),
+        )
+        .over_each_transport(),
         Case::new(
             "C12-close-while-the-peer-floods",
             "a peer that goes on sending gets every byte and no reset",
             flooding_peer,
-        ),
+        )
+        .over_each_transport(),
         Case::new(
             "C12-close-deadline-resets",
             "a peer that never reads is reset when the deadline passes",
             deadline,
-        ),
+        )
+        .over_each_transport(),
         Case::new(
             "C12-close-waits-for-the-acknowledgement",
             "a connection is not closed before the peer has everything",
             waits,
-        ),
+        )
+        .over_each_transport(),
         Case::new(
             "C12-close-after-the-peer-half-closed",
             "a peer that finished first gets every byte",
             peer_half_closed,
-        ),
+        )
+        .over_each_transport(),
         Case::new(
             "C12-a-peer-that-never-closes-is-let-go",
             "a peer that has everything and keeps its end open does not hold the connection",
             never_closes,
-        ),
+        )
+        .over_each_transport(),
         Case::new(
             "C12-abort-resets",
             "an abort shows as a reset, and the outcome says who gave up",
             abort_resets,
-        ),
+        )
+        .over_each_transport(),
     ]
 }
 

@@ -12,7 +12,7 @@ use lastbyte::{
 };
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 pub(super) fn cases() -> Vec<Case> {
@@ -21,27 +21,32 @@ pub(super) fn cases() -> Vec<Case> {
             "C14-a-stalled-peer-disturbs-nobody",
             "others are served while ten peers do not read",
             stalled_peers,
-        ),
+        )
+        .over_each_transport(),
         Case::new(
             "C14-a-stalled-peer-times-out",
             "a peer that acknowledges nothing new is reset, and all comes back",
             stall_timeout,
-        ),
+        )
+        .over_each_transport(),
         Case::new(
             "C14-a-slow-peer-does-not-time-out",
             "a peer that makes any progress is left alone, however slow it is",
             |subject| slow_progress(subject, 1, 2_000_000),
-        ),
+        )
+        .over_each_transport(),
         Case::new(
             "C14-a-slow-peer-does-not-time-out-between-transfers",
             "the same with many transfers, each acknowledged by itself",
             |subject| slow_progress(subject, 500, 4000),
-        ),
+        )
+        .over_each_transport(),
         Case::new(
             "C14-a-flood-is-not-read-unasked",
             "input that nobody asked for stays in the kernel, and the peer is slowed down",
             flood,
-        ),
+        )
+        .over_each_transport(),
         Case::new(
             "C14-input-received-ahead-is-bounded",
             "many floods that nobody reads cost one bounded amount together, disturb nobody, and \
@@ -52,22 +57,26 @@ pub(super) fn cases() -> Vec<Case> {
             "C14-each-receive-yields-one-event",
             "input comes when asked for, bounded, and to the last byte",
             one_receive_one_event,
-        ),
+        )
+        .over_each_transport(),
         Case::new(
             "C14-peers-that-reset-at-any-point",
             "a hundred resets at different points end their own connection only",
             resets,
-        ),
+        )
+        .over_each_transport(),
         Case::new(
             "C14-a-peer-that-half-closes-is-served",
             "a FIN from the peer ends its input and nothing else",
             half_close,
-        ),
+        )
+        .over_each_transport(),
         Case::new(
             "C14-a-peer-that-reads-single-bytes",
             "a tiny window, read byte by byte, costs patience only",
             single_bytes,
-        ),
+        )
+        .over_each_transport(),
         Case::new(
             "C14-peers-that-leave-before-they-are-accepted",
             "connections that are gone already disturb neither accepting nor attaching",
@@ -82,7 +91,8 @@ pub(super) fn cases() -> Vec<Case> {
             "C14-a-file-that-shrinks-fails-its-transfer",
             "a file shorter than promised ends its transfer with the reason",
             file_shrinks,
-        ),
+        )
+        .over_each_transport(),
     ]
 }
 
@@ -124,8 +134,8 @@ fn stall_timeout(subject: &Subject) -> Result<Proof, Failure> {
     let stall = Duration::from_millis(200);
     let mut rig = Rig::eager(subject)?;
     let pair = Wire::narrow_sender().pair(subject)?;
-    let connection = rig.attach(pair.own, &patience(stall))?;
-    let stalling = Stalling::after(pair.peer, 0)?;
+    let (connection, peer) = rig.join(subject, pair, &patience(stall))?;
+    let stalling = Stalling::after(peer, 0)?;
     rig.send(connection, 5_000_000, Watch::ALL)?;
     if rig.record.line(connection).support.acked == StageEvidence::Unavailable {
         rig.driver().abort(connection)?;
@@ -152,8 +162,8 @@ fn slow_progress(subject: &Subject, transfers: usize, len: usize) -> Result<Proo
     let mut rig = Rig::new(subject)?;
     let wire = Wire { peer_window: Some(32 << 10), ..Wire::narrow_sender() };
     let pair = wire.pair(subject)?;
-    let connection = rig.attach(pair.own, &patience(stall))?;
-    let mut puppet = Puppet::new(pair.peer)?;
+    let (connection, peer) = rig.join(subject, pair, &patience(stall))?;
+    let mut puppet = Puppet::new(peer)?;
     for _ in 0..transfers {
         rig.send(connection, len, Watch::ALL)?;
     }
@@ -209,7 +219,7 @@ fn many_floods(subject: &Subject) -> Result<Proof, Failure> {
     let mut floods = Vec::new();
     for _ in 0..FLOODS {
         let (connection, peer) = rig.connect(subject, Wire::default())?;
-        peer.set_nonblocking(true)?;
+        peer.socket().set_nonblocking(true)?;
         // Once, and never again until all is there.
         rig.driver().receive(connection)?;
         floods.push((connection, peer, 0));
@@ -251,11 +261,11 @@ fn many_floods(subject: &Subject) -> Result<Proof, Failure> {
         pour(&mut rig)?;
     }
     for (connection, mut peer, written) in floods {
-        peer.set_nonblocking(false)?;
-        let (rest, after) = (input[written..].to_vec(), peer.try_clone()?);
+        peer.socket().set_nonblocking(false)?;
+        let (rest, after) = (input[written..].to_vec(), peer.socket().try_clone()?);
         let writer = std::thread::spawn(move || {
             peer.write_all(&rest)?;
-            peer.shutdown(Shutdown::Write)
+            peer.end()
         });
         while !rig.record.line(connection).ended {
             let inputs = rig.record.line(connection).inputs;
@@ -283,7 +293,7 @@ fn one_receive_one_event(subject: &Subject) -> Result<Proof, Failure> {
     let (connection, mut peer) = rig.connect(subject, Wire::default())?;
     let writer = std::thread::spawn(move || {
         peer.write_all(&crate::pattern::bytes(0, TOTAL))?;
-        peer.shutdown(std::net::Shutdown::Write)?;
+        peer.end()?;
         Ok::<_, std::io::Error>(peer)
     });
     let mut received = 0;
@@ -333,7 +343,7 @@ fn resets(subject: &Subject) -> Result<Proof, Failure> {
         if n % 5 == 0 {
             rig.driver().close(connection, PATIENCE)?;
         }
-        reset(puppet.into_socket())?;
+        reset(puppet.into_far_end())?;
         if n % 7 == 0 {
             // The user has not heard of the reset yet.
             let bytes = vec![0; 100];

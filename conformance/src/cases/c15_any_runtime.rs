@@ -90,7 +90,7 @@ fn foreign_loop(subject: &Subject) -> Result<Proof, Failure> {
         let lack = Lack::of("a descriptor to poll: this backend has none");
         return Ok(Proof::substitute(lack, "it is turned by its own thread"));
     }
-    let mut answering = peer.try_clone()?;
+    let mut answering = peer.second()?;
     let peer = reader(peer)?;
     rig.driver().receive(connection)?;
     for _ in 0..5 {

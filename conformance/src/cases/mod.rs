@@ -18,10 +18,16 @@ mod c06_time;
 mod c07_refusal;
 mod c08_degradation;
 mod c09_zero_copy;
+mod c10_no_plaintext_leak;
+mod c11_tls_is_complete;
+mod c11_tls_is_robust;
+mod c11_tls_of_others;
 mod c12_close;
 mod c13_table;
 mod c14_hostile_peers;
 mod c15_any_runtime;
+
+pub(crate) use c13_table::C13_CELLS;
 
 use crate::failure::{Failure, ensure};
 use crate::peers::{End, Peer};
@@ -52,6 +58,10 @@ pub fn cases() -> Vec<Case> {
         c07_refusal::cases(),
         c08_degradation::cases(),
         c09_zero_copy::cases(),
+        c10_no_plaintext_leak::cases(),
+        c11_tls_is_complete::cases(),
+        c11_tls_is_robust::cases(),
+        c11_tls_of_others::cases(),
         c12_close::cases(),
         c13_table::cases(),
         c14_hostile_peers::cases(),
@@ -101,6 +111,8 @@ fn expect_nothing_held<D: Driver + ?Sized>(rig: &mut Rig<D>) -> Result<(), Failu
     let counters = rig.driver().counters();
     let held = (counters.unreleased_bytes, counters.pinned_bytes, counters.leaked_bytes);
     ensure!(held == (0, 0, 0), "(unreleased, pinned, leaked) bytes are {held:?} after the end");
+    let sealed = counters.ciphertext_bytes;
+    ensure!(sealed == 0, "{sealed} bytes of ciphertext are held after the end");
     let alive = rig.record.transfers().filter_map(|told| told.canary.as_ref());
     let alive = alive.filter(|canary| canary.is_alive()).count();
     ensure!(alive == 0, "{alive} payloads that came back and were dropped still exist");

@@ -14,6 +14,13 @@ pub(super) struct Options {
     /// Only restrictions whose name contains this.
     #[arg(long, default_value = "", value_name = "TEXT", hide_default_value = true)]
     axis: String,
+    /// What is spoken, as in `run`; by default TLS too where an axis touches it.
+    #[arg(long, value_name = "NAME")]
+    transport: Option<String>,
+    /// Mebibytes to send where much is to be sent.
+    #[arg(long, default_value_t = 16, value_name = "MIB",
+          value_parser = clap::value_parser!(u64).range(1..=65_536))]
+    bulk: u64,
     /// Only cases whose name contains this.
     #[arg(long, default_value = "", value_name = "TEXT", hide_default_value = true)]
     filter: String,
@@ -39,10 +46,12 @@ struct Axis {
     may_lack: &'static [&'static [Facility]],
     /// Whether it changes a setting of the whole machine for a while.
     of_the_machine: bool,
+    /// Whether it touches what TLS needs beyond what plain connections do.
+    touches_tls: bool,
 }
 
 const fn axis(restrict: &'static str, lacks: &'static [(Facility, i32)]) -> Axis {
-    Axis { restrict, lacks, may_lack: &[], of_the_machine: false }
+    Axis { restrict, lacks, may_lack: &[], of_the_machine: false, touches_tls: false }
 }
 
 /// All that a ring gives.
@@ -98,7 +107,7 @@ const AXES: [Axis; 15] = [
     axis("seccomp-no-zerocopy", &[(Facility::ZeroCopy, libc::EPERM)]),
     axis("seccomp-no-zerocopy-enosys", &[(Facility::ZeroCopy, libc::ENOSYS)]),
     axis("seccomp-no-tcp-info", &[(Facility::TcpInfo, libc::EPERM)]),
-    axis("seccomp-no-kernel-tls", &no_kernel_tls(libc::EPERM)),
+    Axis { touches_tls: true, ..axis("seccomp-no-kernel-tls", &no_kernel_tls(libc::EPERM)) },
     // For those who may not administer the machine: EPERM, to others nothing.
     Axis { of_the_machine: true, may_lack: &[&RING], ..axis("io-uring-disabled=1", &[]) },
     Axis { of_the_machine: true, ..axis("io-uring-disabled=2", &no_ring(libc::EPERM)) },
@@ -108,8 +117,12 @@ const AXES: [Axis; 15] = [
         ..axis("optmem-max=4096", &[])
     },
     // Rings are charged to it before 5.12 and again on some later kernels.
-    Axis { may_lack: &[&RING, &[Facility::ZeroCopy]], ..axis("memlock=65536", &[]) },
-    axis("rcvbuf=4096", &[]),
+    Axis {
+        may_lack: &[&RING, &[Facility::ZeroCopy]],
+        touches_tls: true,
+        ..axis("memlock=65536", &[])
+    },
+    Axis { touches_tls: true, ..axis("rcvbuf=4096", &[]) },
 ];
 
 /// What came of one restriction.
@@ -156,8 +169,11 @@ pub(super) fn run(options: &Options) -> Result<ExitCode, String> {
 
 fn on(axis: &Axis, options: &Options, usual: &[CapabilityResult]) -> Result<AxisResult, String> {
     let program = std::env::current_exe().map_err(|e| format!("cannot start itself: {e}"))?;
+    let spoken = if axis.touches_tls { "all" } else { "plain" };
+    let transport = options.transport.as_deref().unwrap_or(spoken);
     let output = Command::new(program)
         .args(["run", "--format", "json", "--restrict", axis.restrict])
+        .args(["--transport", transport, "--bulk", &options.bulk.to_string()])
         .args(["--filter", &options.filter, "--timeout", &options.timeout.to_string()])
         .args(["--jobs", &options.jobs.to_string()])
         .output()

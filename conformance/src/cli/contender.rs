@@ -1,7 +1,7 @@
 //! The backends that a runner knows by name.
 
 use crate::{OpenFailure, Subject};
-use lastbyte::{BackendKind, Choice, Restrictions};
+use lastbyte::{BackendKind, Choice, Restrictions, Transport};
 use std::fmt;
 use std::sync::Arc;
 
@@ -73,6 +73,30 @@ pub(super) fn chosen<'c>(
     })
 }
 
+/// Every transport, in the order in which they are tried.
+pub(super) const TRANSPORTS: [Transport; 3] =
+    [Transport::Plain, Transport::UserTls, Transport::KernelTls];
+
+/// What `--transport` means: one name, or 'all'.
+pub(crate) fn transports(name: &str) -> Result<Vec<Transport>, String> {
+    if name == "all" {
+        return Ok(TRANSPORTS.to_vec());
+    }
+    let found = TRANSPORTS.into_iter().find(|transport| transport.to_string() == name);
+    found.map(|transport| vec![transport]).ok_or_else(|| {
+        let known = TRANSPORTS.map(|transport| transport.to_string()).join(", ");
+        format!("there is no transport '{name}'; known are {known}, and 'all'")
+    })
+}
+
+/// How results name a backend over a transport.
+pub(super) fn label(backend: &str, transport: Transport) -> String {
+    match transport {
+        Transport::Plain => backend.to_owned(),
+        other => format!("{backend}/{other}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,5 +109,15 @@ mod tests {
         assert_eq!(chosen("fallback", &contenders).unwrap()[0].name(), "fallback");
         let error = chosen("apoll", &contenders).unwrap_err();
         assert!(error.contains("apoll") && error.contains("epoll, fallback"), "{error}");
+    }
+
+    #[test]
+    fn transports_are_chosen_by_name() {
+        assert_eq!(transports("all").unwrap(), TRANSPORTS);
+        assert_eq!(transports("user-tls").unwrap(), [Transport::UserTls]);
+        let error = transports("tls").unwrap_err();
+        assert!(error.contains("'tls'") && error.contains("plain, user-tls"), "{error}");
+        assert_eq!(label("epoll", Transport::Plain), "epoll");
+        assert_eq!(label("epoll", Transport::KernelTls), "epoll/kernel-tls");
     }
 }

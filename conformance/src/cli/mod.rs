@@ -20,12 +20,14 @@ pub(crate) mod restrict;
 mod run;
 
 pub use contender::Contender;
+#[cfg(target_os = "linux")]
+pub(crate) use contender::transports;
 
 #[cfg(target_os = "linux")]
 use crate::kernels;
 use crate::{cases, remote, results};
 use clap::{Parser, Subcommand};
-use lastbyte::Restrictions;
+use lastbyte::{Restrictions, Transport};
 use output::tell;
 use std::process::ExitCode;
 
@@ -48,7 +50,7 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
-    /// Show the names of the cases and what each proves.
+    /// Show the names of the cases, over which transports, and what each proves.
     List,
     /// Run the cases once under each restriction, and hold the capability
     /// report against what was taken away.
@@ -129,7 +131,14 @@ fn probe(json: bool) -> ExitCode {
 fn list() -> ExitCode {
     let all = cases();
     let width = all.iter().map(|case| case.name().len()).max().unwrap_or(0);
-    let lines = all.iter().map(|case| format!("{:<width$}  {}", case.name(), case.proves()));
+    let lines = all.iter().map(|case| {
+        let over = match (case.is_about(Transport::Plain), case.is_about(Transport::UserTls)) {
+            (true, true) => "each",
+            (false, true) => "TLS",
+            _ => "plain",
+        };
+        format!("{:<width$}  {over:<5}  {}", case.name(), case.proves())
+    });
     tell(&lines.collect::<Vec<_>>().join("\n"));
     ExitCode::SUCCESS
 }

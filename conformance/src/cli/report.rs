@@ -1,6 +1,6 @@
-//! `report`: results as tables to read.
+//! `report`: results as tables to read; exits with 1 if C13 has an empty cell.
 
-use crate::report::{Tables, html, markdown};
+use crate::report::{Tables, html, markdown, together};
 use crate::results;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,9 @@ pub(super) struct Options {
     /// Where the page goes: one file, with nothing to fetch.
     #[arg(long, default_value = "docs/kernels.html", value_name = "PATH")]
     html: PathBuf,
+    /// Where the table of contract C13 goes, as Markdown.
+    #[arg(long, default_value = "docs/all-together.md", value_name = "PATH")]
+    together: PathBuf,
 }
 
 pub(super) fn write(options: &Options) -> Result<ExitCode, String> {
@@ -30,6 +33,14 @@ pub(super) fn write(options: &Options) -> Result<ExitCode, String> {
     };
     put(&options.markdown, markdown::write(&tables))?;
     put(&options.html, html::write(&tables))?;
-    println!("wrote {} and {}", options.markdown.display(), options.html.display());
+    let (together, empty) = together::write(&tables);
+    put(&options.together, together)?;
+    let [markdown, html, together] =
+        [&options.markdown, &options.html, &options.together].map(|path| path.display());
+    println!("wrote {markdown}, {html} and {together}");
+    if empty > 0 {
+        eprintln!("conformance: {empty} cells of C13 are empty: not every case was run");
+        return Ok(ExitCode::FAILURE);
+    }
     Ok(ExitCode::SUCCESS)
 }

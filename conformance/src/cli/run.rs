@@ -1,10 +1,11 @@
 //! `run`: the cases on this kernel.
 
-use super::contender::{Contender, chosen};
+use super::contender::{Contender, chosen, label, transports};
 use super::output::{self, Event, Format, Lines, tell};
 use super::restrict::RestrictionList;
 use crate::results::{BackendResult, CaseResult, Run, Unavailable};
 use crate::{Case, OpenFailure, Step, Subject, cases, restrict_machine, restrict_process, run_all};
+use lastbyte::Transport;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::process::{Command, ExitCode};
@@ -15,6 +16,10 @@ pub(super) struct Options {
     /// Which backend: its name, 'auto', or 'all' that this build contains.
     #[arg(long, default_value = "all", value_name = "NAME")]
     backend: String,
+    /// What is spoken on its connections: 'plain', 'user-tls', 'kernel-tls', or
+    /// 'all'; over TLS only the cases that it gives another meaning.
+    #[arg(long, default_value = "all", value_name = "NAME")]
+    transport: String,
     /// Only cases whose name contains this.
     #[arg(long, default_value = "", value_name = "TEXT", hide_default_value = true)]
     filter: String,
@@ -34,6 +39,10 @@ pub(super) struct Options {
     /// Cases at the same time.
     #[arg(long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
+    /// Mebibytes to send where much is to be sent.
+    #[arg(long, default_value_t = 1024, value_name = "MIB",
+          value_parser = clap::value_parser!(u64).range(1..=65_536))]
+    bulk: u64,
     /// Another machine, where `conformance peer` listens, for the cases that
     /// need a path which does not copy.
     #[arg(long, value_name = "ADDRESS:PORT")]
@@ -46,10 +55,13 @@ const CHILD: &str = "LASTBYTE_CONFORMANCE_CHILD";
 pub(super) fn run(options: &Options, contenders: &[Contender]) -> Result<ExitCode, String> {
     let restrictions: RestrictionList = options.restrict.parse()?;
     let chosen = chosen(&options.backend, contenders)?;
+    let transports = transports(&options.transport)?;
     let cases: Vec<_> =
         cases().into_iter().filter(|case| case.name().contains(&options.filter)).collect();
-    if cases.is_empty() {
-        return Err(format!("no case's name contains '{}'", options.filter));
+    let is_tried = |case: &Case| transports.iter().any(|transport| case.is_about(*transport));
+    if !cases.iter().any(is_tried) {
+        let Options { filter, transport, .. } = options;
+        return Err(format!("no case over '{transport}' has a name that contains '{filter}'"));
     }
     if restrictions.needs_a_child() {
         if std::env::var_os(CHILD).is_none() {
@@ -58,7 +70,7 @@ pub(super) fn run(options: &Options, contenders: &[Contender]) -> Result<ExitCod
         restrict_process(&restrictions.process)
             .map_err(|error| format!("the restriction cannot be imposed here: {error}"))?;
     }
-    prove(options, &restrictions, &chosen, &cases)
+    prove(options, &restrictions, &chosen, &transports, &cases)
 }
 
 /// Starts this program again, so that what the process gives up is not missed
@@ -82,10 +94,12 @@ fn prove(
     options: &Options,
     restrictions: &RestrictionList,
     chosen: &[&Contender],
+    transports: &[Transport],
     cases: &[Case],
 ) -> Result<ExitCode, String> {
     let jobs = options.jobs.or(std::thread::available_parallelism().ok());
     let jobs = jobs.map_or(1, NonZeroUsize::get);
+    let limit = Duration::from_secs(options.timeout);
     let lines = Lines::default();
     let report = lastbyte_backends::report(&restrictions.facilities);
     let mut run = Run::new(&restrictions.names, &report);
@@ -109,27 +123,23 @@ fn prove(
             "auto" => subject.backend().kind().to_string(),
             name => name.to_owned(),
         };
-        let show = |case: &Case, step: Step<'_>| match (options.format, step) {
-            (Format::Text, Step::Ended(outcome)) => {
-                let result = CaseResult::new(case, &outcome.verdict, outcome.took);
-                tell(&output::line(&backend, &result));
+        for transport in transports {
+            let subject = subject.over(*transport).map_err(|error| error.to_string())?;
+            let about: Vec<_> =
+                cases.iter().filter(|case| case.is_about(*transport)).cloned().collect();
+            if about.is_empty() {
+                continue;
             }
-            (Format::JsonLines, Step::Begins) => {
-                let name = case.name().to_owned();
-                lines.write(&Event::Begin { backend: backend.clone(), name });
-            }
-            (Format::JsonLines, Step::Ended(outcome)) => {
-                let case = CaseResult::new(case, &outcome.verdict, outcome.took);
-                lines.write(&Event::End { backend: backend.clone(), case });
-            }
-            _ => {}
-        };
-        let outcomes = run_all(cases, &subject, Duration::from_secs(options.timeout), jobs, show);
-        let results = cases
-            .iter()
-            .zip(outcomes)
-            .map(|(case, outcome)| CaseResult::new(case, &outcome.verdict, outcome.took));
-        run.add(BackendResult { backend: backend.clone(), cases: results.collect() });
+            let name = label(&backend, *transport);
+            let show =
+                |case: &Case, step: Step<'_>| show(options.format, &lines, &name, case, step);
+            let outcomes = run_all(&about, &subject, limit, jobs, show);
+            let results = about
+                .iter()
+                .zip(outcomes)
+                .map(|(case, outcome)| CaseResult::new(case, &outcome.verdict, outcome.took));
+            run.add(BackendResult { backend: name.clone(), cases: results.collect() });
+        }
     }
     let failed = run.failed > 0;
     match options.format {
@@ -141,12 +151,28 @@ fn prove(
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
+/// Says how far a case is, in the formats that follow a run.
+fn show(format: Format, lines: &Lines, backend: &str, case: &Case, step: Step<'_>) {
+    let result = |outcome: &crate::Outcome| CaseResult::new(case, &outcome.verdict, outcome.took);
+    let backend = backend.to_owned();
+    match (format, step) {
+        (Format::Text, Step::Ended(outcome)) => tell(&output::line(&backend, &result(outcome))),
+        (Format::JsonLines, Step::Begins) => {
+            lines.write(&Event::Begin { backend, name: case.name().to_owned() });
+        }
+        (Format::JsonLines, Step::Ended(outcome)) => {
+            lines.write(&Event::End { backend, case: result(outcome) });
+        }
+        _ => {}
+    }
+}
+
 fn open(
     contender: &Contender,
     options: &Options,
     restrictions: &RestrictionList,
 ) -> Result<Subject, OpenFailure> {
-    let mut subject = contender.open(&restrictions.facilities)?;
+    let mut subject = contender.open(&restrictions.facilities)?.with_bulk(options.bulk << 20);
     if let Some(bytes) = restrictions.receive_buffer {
         subject = subject.with_receive_buffer(bytes);
     }

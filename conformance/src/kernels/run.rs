@@ -9,6 +9,7 @@ use super::wish::{self, Wish};
 use crate::cases;
 use crate::cli::output::{self, Format, tell};
 use crate::cli::restrict::RestrictionList;
+use crate::cli::transports;
 use crate::remote::Remote;
 use crate::results::{COMMIT, CaseResult, KernelResult, KernelsRun, now};
 use signal_hook::flag;
@@ -43,6 +44,13 @@ pub(crate) struct Options {
     /// Which backend: its name, 'auto', or 'all'.
     #[arg(long, default_value = "all", value_name = "NAME")]
     backend: String,
+    /// What is spoken on its connections, as in `run`.
+    #[arg(long, default_value = "all", value_name = "NAME")]
+    transport: String,
+    /// Mebibytes to send where much is to be sent.
+    #[arg(long, default_value_t = 16, value_name = "MIB",
+          value_parser = clap::value_parser!(u64).range(1..=65_536))]
+    bulk: u64,
     /// Only cases whose name contains this.
     #[arg(long, default_value = "", value_name = "TEXT", hide_default_value = true)]
     filter: String,
@@ -148,6 +156,7 @@ pub(super) fn trial(wishes: &[Wish], program: &[u8]) -> Result<Prepared, String>
 /// known here.
 fn check(options: &Options) -> Result<(), String> {
     options.restrict.parse::<RestrictionList>()?;
+    transports(&options.transport)?;
     let known = || cases().iter().any(|case| case.name().contains(&options.filter));
     if options.binary.is_none() && !known() {
         return Err(format!("no case's name contains '{}'", options.filter));
@@ -177,6 +186,8 @@ fn arguments(options: &Options) -> Vec<String> {
     let pairs = [
         ("--format", "json-lines".to_owned()),
         ("--backend", options.backend.clone()),
+        ("--transport", options.transport.clone()),
+        ("--bulk", options.bulk.to_string()),
         ("--filter", options.filter.clone()),
         ("--restrict", options.restrict.clone()),
         ("--timeout", options.timeout.to_string()),

@@ -2,6 +2,7 @@
 
 use super::{Peer, Seen};
 use crate::Failure;
+use crate::far_end::FarEnd;
 use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
@@ -19,11 +20,13 @@ pub(crate) struct Flooding {
 }
 
 impl Flooding {
-    pub(crate) fn start(socket: TcpStream) -> io::Result<Self> {
-        let reader = super::reader(socket.try_clone()?)?;
+    pub(crate) fn start(far: impl Into<FarEnd>) -> io::Result<Self> {
+        let far = far.into();
+        let socket = far.socket().try_clone()?;
+        let mut sink = far.second()?;
+        let reader = super::reader(far)?;
         let stop = Arc::new(AtomicBool::new(false));
         let written = Arc::new(AtomicU64::new(0));
-        let mut sink = socket.try_clone()?;
         let (stopped, count) = (Arc::clone(&stop), Arc::clone(&written));
         let writer = std::thread::Builder::new().name("flood".into()).spawn(move || {
             let chunk = [b'x'; 4096];
@@ -38,12 +41,13 @@ impl Flooding {
         Ok(Self { reader, writer, socket, stop, written })
     }
 
-    /// Bytes that its kernel took so far.
+    /// Bytes that it wrote so far: one write more may be held up.
     pub(crate) fn written(&self) -> u64 {
         self.written.load(Ordering::SeqCst)
     }
 
-    /// Stops sending and ends its stream.
+    /// Stops sending, in the middle of a record if there are any, and ends the
+    /// sending half of its connection.
     pub(crate) fn stop(&self) {
         self.stop.store(true, Ordering::SeqCst);
         // The connection may be gone already.

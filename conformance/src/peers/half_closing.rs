@@ -1,17 +1,17 @@
 //! A peer that ends its own stream first and still reads.
 
-use super::{Peer, Seen};
+use super::Peer;
+use crate::far_end::FarEnd;
 use std::io::{self, Write};
-use std::net::{Shutdown, TcpStream};
 
-/// Sends `request`, then FIN, then reads to the end.
-pub(crate) fn half_closing(mut socket: TcpStream, request: &[u8]) -> io::Result<Peer> {
-    socket.write_all(request)?;
-    socket.shutdown(Shutdown::Write)?;
-    Peer::spawn(move || {
-        let mut seen = Seen::new();
+/// Sends `request`, then its end, then reads to the end.
+pub(crate) fn half_closing(far: impl Into<FarEnd>, request: &[u8]) -> io::Result<Peer> {
+    let mut far = far.into();
+    far.write_all(request)?;
+    far.end()?;
+    Peer::spawn(far, move |far, seen| {
         let mut buffer = vec![0; 64 << 10];
-        while seen.read(&mut socket, &mut buffer)? {}
-        Ok(seen)
+        while seen.read(far, &mut buffer)? {}
+        Ok(())
     })
 }

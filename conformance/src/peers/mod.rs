@@ -5,6 +5,7 @@ mod flooding;
 mod half_closing;
 mod puppet;
 mod reader;
+mod record_peer;
 mod resetting;
 mod stalling;
 
@@ -12,25 +13,42 @@ pub(crate) use flooding::Flooding;
 pub(crate) use half_closing::half_closing;
 pub(crate) use puppet::Puppet;
 pub(crate) use reader::{byte_at_a_time, reader, reader_of};
+pub(crate) use record_peer::RecordPeer;
 pub(crate) use resetting::{reset, resetting};
 pub(crate) use stalling::Stalling;
 
 use crate::failure::{Failure, ensure};
+use crate::far_end::{FarEnd, Records};
 use crate::pattern::Checker;
 use std::io::{self, Read};
-use std::net::TcpStream;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
 /// How a stream ended for its reader.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum End {
-    /// With a FIN.
+    /// With a FIN, and under TLS with a `close_notify` before that.
     Finished,
+    /// With a FIN alone, where there should have been a `close_notify`.
+    Truncated,
+    /// With an alert that says that something went wrong.
+    Alerted,
     /// With a reset.
     Reset,
     /// The peer itself stopped.
     Left,
+}
+
+impl End {
+    /// What an error is the end by; none if it is no end.
+    fn of(error: &io::Error) -> Option<Self> {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => Some(Self::Truncated),
+            io::ErrorKind::ConnectionReset => Some(Self::Reset),
+            io::ErrorKind::ConnectionAborted => Some(Self::Alerted),
+            _ => None,
+        }
+    }
 }
 
 /// What a peer saw.
@@ -40,11 +58,18 @@ pub(crate) struct Seen {
     pub(crate) end: End,
     /// When it read the last byte.
     pub(crate) last_read: Instant,
+    /// Which bytes of the wire those were.
+    pub(crate) records: Records,
 }
 
 impl Seen {
     pub(crate) fn new() -> Self {
-        Self { stream: Checker::default(), end: End::Left, last_read: Instant::now() }
+        Self {
+            stream: Checker::default(),
+            end: End::Left,
+            last_read: Instant::now(),
+            records: Records::default(),
+        }
     }
 
     /// Fails unless it was exactly the first `len` bytes of the pattern.
@@ -66,17 +91,16 @@ impl Seen {
     }
 
     /// Reads once into `buffer`; says whether the stream goes on.
-    fn read(&mut self, socket: &mut TcpStream, buffer: &mut [u8]) -> io::Result<bool> {
-        match socket.read(buffer) {
+    fn read(&mut self, far: &mut FarEnd, buffer: &mut [u8]) -> io::Result<bool> {
+        match far.read(buffer) {
             Ok(0) => self.end = End::Finished,
             Ok(n) => {
                 self.stream.take(&buffer[..n]);
                 self.last_read = Instant::now();
                 return Ok(true);
             }
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => self.end = End::Reset,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(true),
-            Err(error) => return Err(error),
+            Err(error) => self.end = End::of(&error).ok_or(error)?,
         }
         Ok(false)
     }
@@ -89,8 +113,17 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    fn spawn(run: impl FnOnce() -> io::Result<Seen> + Send + 'static) -> io::Result<Self> {
-        let thread = std::thread::Builder::new().name("peer".into()).spawn(run)?;
+    /// `run` puts down what it sees.
+    fn spawn(
+        mut far: FarEnd,
+        run: impl FnOnce(&mut FarEnd, &mut Seen) -> io::Result<()> + Send + 'static,
+    ) -> io::Result<Self> {
+        let thread = std::thread::Builder::new().name("peer".into()).spawn(move || {
+            let mut seen = Seen::new();
+            run(&mut far, &mut seen)?;
+            seen.records.clone_from(far.records());
+            Ok(seen)
+        })?;
         Ok(Self { thread })
     }
 

@@ -3,21 +3,22 @@
 
 use super::{End, Seen};
 use crate::Failure;
+use crate::far_end::{FarEnd, Records};
 use crate::sys::tcp;
 use std::io::{self, Read};
-use std::net::TcpStream;
 
 /// A socket that is read on command only.
 #[derive(Debug)]
 pub(crate) struct Puppet {
-    socket: TcpStream,
+    far: FarEnd,
     pub(crate) seen: Seen,
 }
 
 impl Puppet {
-    pub(crate) fn new(socket: TcpStream) -> io::Result<Self> {
-        socket.set_nonblocking(true)?;
-        Ok(Self { socket, seen: Seen::new() })
+    pub(crate) fn new(far: impl Into<FarEnd>) -> io::Result<Self> {
+        let far = far.into();
+        far.socket().set_nonblocking(true)?;
+        Ok(Self { far, seen: Seen::new() })
     }
 
     /// Reads up to `bytes`, as far as there are any; says how many there were.
@@ -25,31 +26,35 @@ impl Puppet {
         let mut buffer = vec![0; bytes];
         let mut got = 0;
         while got < bytes && self.seen.end == End::Left {
-            match self.socket.read(&mut buffer[got..]) {
+            match self.far.read(&mut buffer[got..]) {
                 Ok(0) => {
                     self.seen.end = End::Finished;
                     break;
                 }
                 Ok(n) => got += n,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
-                    self.seen.end = End::Reset;
+                Err(error) => {
+                    self.seen.end = End::of(&error).ok_or(error)?;
                     break;
                 }
-                Err(error) => return Err(error.into()),
             }
         }
         self.seen.stream.take(&buffer[..got]);
         Ok(got)
     }
 
-    /// Every byte that its kernel has ever had, and so the most that it can
-    /// have acknowledged.
+    /// Every byte of the wire that its kernel has ever had, and so the most
+    /// that it can have acknowledged.
     pub(crate) fn held(&self) -> Result<u64, Failure> {
-        Ok(self.seen.stream.received() + tcp::unread(&self.socket)?)
+        Ok(self.far.records().wire_read() + tcp::unread(self.far.socket())?)
     }
 
-    pub(crate) fn into_socket(self) -> TcpStream {
-        self.socket
+    /// What it read, in the stream's bytes and in the wire's.
+    pub(crate) fn records(&self) -> &Records {
+        self.far.records()
+    }
+
+    pub(crate) fn into_far_end(self) -> FarEnd {
+        self.far
     }
 }

@@ -2,8 +2,8 @@
 
 use super::{Peer, Seen};
 use crate::Failure;
+use crate::far_end::FarEnd;
 use std::io;
-use std::net::TcpStream;
 use std::sync::mpsc::{Sender, channel};
 
 /// Reads some, stalls, and reads the rest when told to. A peer that is dropped
@@ -15,17 +15,16 @@ pub(crate) struct Stalling {
 }
 
 impl Stalling {
-    pub(crate) fn after(mut socket: TcpStream, bytes: u64) -> io::Result<Self> {
+    pub(crate) fn after(far: impl Into<FarEnd>, bytes: u64) -> io::Result<Self> {
         let (go_on, told) = channel();
-        let peer = Peer::spawn(move || {
-            let mut seen = Seen::new();
+        let peer = Peer::spawn(far.into(), move |far, seen| {
             let mut buffer = vec![0; 4096];
-            while seen.stream.received() < bytes && seen.read(&mut socket, &mut buffer)? {}
+            while seen.stream.received() < bytes && seen.read(far, &mut buffer)? {}
             // Also when the other end is dropped.
             let _: Result<(), _> = told.recv();
             let mut buffer = vec![0; 64 << 10];
-            while seen.read(&mut socket, &mut buffer)? {}
-            Ok(seen)
+            while seen.read(far, &mut buffer)? {}
+            Ok(())
         })?;
         Ok(Self { peer, go_on })
     }

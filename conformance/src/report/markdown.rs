@@ -129,7 +129,7 @@ fn head(first: &str, tables: &Tables) -> Vec<String> {
     [first.to_owned()].into_iter().chain(names).collect()
 }
 
-fn table(head: &[String], rows: impl Iterator<Item = Vec<String>>) -> String {
+pub(super) fn table(head: &[String], rows: impl Iterator<Item = Vec<String>>) -> String {
     let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
     let rule = format!("|{}\n", "---|".repeat(head.len()));
     let rows: String = rows.map(|row| line(&row)).collect();
@@ -137,6 +137,6 @@ fn table(head: &[String], rows: impl Iterator<Item = Vec<String>>) -> String {
 }
 
 /// Text that a table cell can hold.
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     text.replace('|', "\\|").replace('\n', " ").replace('<', "&lt;")
 }

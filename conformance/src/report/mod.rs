@@ -3,6 +3,7 @@
 
 pub(crate) mod html;
 pub(crate) mod markdown;
+pub(crate) mod together;
 
 use crate::results::{CapabilityResult, CaseResult, Found, KernelResult, Outcome};
 use std::collections::BTreeMap;

@@ -16,4 +16,5 @@ pub(crate) mod process;
 pub(crate) mod shared_memory;
 pub(crate) mod sysctl;
 pub(crate) mod tcp;
+pub(crate) mod tls_ulp;
 pub(crate) mod tun;

@@ -4,12 +4,12 @@ use crate::results::{CaseResult, KernelResult, KernelsRun, Outcome, Run, Unavail
 
 /// The line of one case.
 pub(crate) fn line(backend: &str, case: &CaseResult) -> String {
-    format!("{backend:<8} {:<55} {:>6.2} s  {case}", case.name, case.seconds)
+    format!("{backend:<19} {:<55} {:>6.2} s  {case}", case.name, case.seconds)
 }
 
 /// The line of a backend that could not be run.
 pub(crate) fn unavailable_line(unavailable: &Unavailable) -> String {
-    format!("{:<8} not run: {}", unavailable.backend, unavailable.why)
+    format!("{:<19} not run: {}", unavailable.backend, unavailable.why)
 }
 
 /// The last line.
