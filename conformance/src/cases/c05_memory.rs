@@ -10,7 +10,9 @@ use crate::peers::{End, Puppet, Stalling, reader, reset};
 use crate::rig::{PATIENCE, Rig};
 use crate::wire::Wire;
 use crate::{Case, Proof, Subject, pattern};
-use lastbyte::{AttachOptions, DriverConfig, Method, Payload, Pool, Watch, event_channel};
+use lastbyte::{
+    AttachOptions, DriverConfig, Method, Payload, Pool, Transport, Watch, event_channel,
+};
 use std::time::{Duration, Instant};
 
 pub(super) fn cases() -> Vec<Case> {
@@ -53,7 +55,7 @@ pub(super) fn cases() -> Vec<Case> {
         .over_each_transport(),
         Case::new(
             "C05-mixed-segments-arrive-intact",
-            "16 MB from memory, pool and files, cut everywhere, byte for byte",
+            "megabytes from memory, pool and files, cut everywhere, byte for byte",
             mixed_segments,
         )
         .over_each_transport(),
@@ -213,14 +215,16 @@ fn sink_panics_at_drop(subject: &Subject) -> Result<Proof, Failure> {
 }
 
 fn mixed_segments(subject: &Subject) -> Result<Proof, Failure> {
-    const TOTAL: usize = 16 << 20;
-    let material = Material::new(TOTAL)?;
+    // Under TLS much of it is spent on encryption, which is not the point.
+    let is_plain = subject.transport() == Transport::Plain;
+    let total = if is_plain { 16 << 20 } else { 4 << 20 };
+    let material = Material::new(total)?;
     let mut rig = Rig::eager(subject)?;
     let (connection, peer) = rig.connect(subject, Wire::narrow_sender())?;
     let peer = reader(peer)?;
     let mut at = 0;
     let mut n = 0_usize;
-    while at < TOTAL {
+    while at < total {
         let mut payload = Payload::new();
         for (kind, share) in [
             (Kind::Memory, 3000),
@@ -229,7 +233,7 @@ fn mixed_segments(subject: &Subject) -> Result<Proof, Failure> {
             (Kind::SealedMemory, 70_001),
             (Kind::Memory, 1),
         ] {
-            let len = (share * (1 + n % 13)).min(TOTAL - at);
+            let len = (share * (1 + n % 13)).min(total - at);
             n += 1;
             payload.push(material.segment(kind, at as u64, len));
             at += len;

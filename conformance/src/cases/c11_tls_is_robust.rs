@@ -148,7 +148,7 @@ fn expect_violation(
     // It may be over already.
     drop(rig.driver().receive(connection));
     drop(peer.finish());
-    peer.read_to_end(rig)?;
+    peer.read_to_end(rig).map_err(|failure| failure.while_doing(what))?;
     let closed = outcome(rig, connection)?;
     let told = match &closed {
         Some(CloseOutcome::Failed(FailReason::Tls(TlsFailure::PeerViolation {
@@ -167,6 +167,10 @@ fn expect_violation(
 fn violations(subject: &Subject) -> Result<Proof, Failure> {
     const TLS13: TlsVersion = TlsVersion::Tls13;
     let start = |version| join(subject, version, TlsCipher::Aes128Gcm);
+    let known = Known::new(TLS13, TlsCipher::Aes128Gcm);
+    let by_kernel = subject.knowing(&known).transport() == Transport::KernelTls;
+    // A kernel says less of what it does not open.
+    let or_by_kernel = |alert, instead| if by_kernel { instead } else { alert };
     for version in VERSIONS {
         let (mut rig, connection, mut peer) = start(version)?;
         let mut record = peer.sealing.seal(DATA, b"x")?;
@@ -178,7 +182,8 @@ fn violations(subject: &Subject) -> Result<Proof, Failure> {
         expect_violation(what, &mut rig, connection, peer, TlsAlert::BAD_RECORD_MAC)?;
 
         let (mut rig, connection, mut peer) = start(version)?;
-        peer.send_raw(&[23, 3, 3, 0x49, 1])?;
+        // As much of it as a kernel wants to see before it looks at the length.
+        peer.send_raw(&[&[23, 3, 3, 0x49, 1][..], &[0; 40]].concat())?;
         let what = "a record longer than any may be";
         expect_violation(what, &mut rig, connection, peer, TlsAlert::RECORD_OVERFLOW)?;
 
@@ -190,7 +195,8 @@ fn violations(subject: &Subject) -> Result<Proof, Failure> {
     let (mut rig, connection, mut peer) = start(TLS13)?;
     peer.send_raw(&[21, 3, 3, 0, 2, 1, 0])?;
     let what = "an alert that is not encrypted";
-    expect_violation(what, &mut rig, connection, peer, TlsAlert::UNEXPECTED_MESSAGE)?;
+    let alert = or_by_kernel(TlsAlert::UNEXPECTED_MESSAGE, TlsAlert::BAD_RECORD_MAC);
+    expect_violation(what, &mut rig, connection, peer, alert)?;
     let messages: [(u8, &[u8], TlsAlert); 12] = [
         (99, &[0, 0], TlsAlert::UNEXPECTED_MESSAGE),
         (0, &[0, 0], TlsAlert::UNEXPECTED_MESSAGE),
@@ -206,6 +212,12 @@ fn violations(subject: &Subject) -> Result<Proof, Failure> {
         (20, &[1], TlsAlert::UNEXPECTED_MESSAGE),
     ];
     for (kind, content, alert) in messages {
+        if by_kernel && content.is_empty() {
+            // The kernel opens and drops it, and nobody learns of it.
+            continue;
+        }
+        // Content of nothing but padding is not authentic to a kernel.
+        let alert = if kind == 0 { or_by_kernel(alert, TlsAlert::BAD_RECORD_MAC) } else { alert };
         let (mut rig, connection, mut peer) = start(TLS13)?;
         peer.send(kind, content)?;
         let what = format!("{content:?} of type {kind}");
@@ -215,7 +227,8 @@ fn violations(subject: &Subject) -> Result<Proof, Failure> {
     peer.send(HANDSHAKE, &[24, 0])?;
     peer.send(DATA, b"x")?;
     let what = "data in the middle of a message";
-    expect_violation(what, &mut rig, connection, peer, TlsAlert::UNEXPECTED_MESSAGE)?;
+    let alert = or_by_kernel(TlsAlert::UNEXPECTED_MESSAGE, TlsAlert::DECODE_ERROR);
+    expect_violation(what, &mut rig, connection, peer, alert)?;
     Ok(Proof::full())
 }
 

@@ -48,7 +48,7 @@ pub(crate) struct Options {
     #[arg(long, default_value = "all", value_name = "NAME")]
     transport: String,
     /// Mebibytes to send where much is to be sent.
-    #[arg(long, default_value_t = 16, value_name = "MIB",
+    #[arg(long, default_value_t = 8, value_name = "MIB",
           value_parser = clap::value_parser!(u64).range(1..=65_536))]
     bulk: u64,
     /// Only cases whose name contains this.
@@ -77,7 +77,7 @@ pub(crate) struct Options {
           value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
     /// Seconds after which a guest is killed.
-    #[arg(long, default_value_t = 600, value_name = "S",
+    #[arg(long, default_value_t = 1200, value_name = "S",
           value_parser = clap::value_parser!(u64).range(1..))]
     deadline: u64,
     /// What executes the guests' instructions.
