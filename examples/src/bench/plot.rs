@@ -56,7 +56,9 @@ impl Series {
     }
 }
 
-const SIZE: (u32, u32) = (860, 460);
+const SIZE: (u32, u32) = (980, 460);
+/// What is left of the width for the lines' names.
+const NAMES: u32 = 290;
 const FONT: &str = "sans-serif";
 /// Told apart by people who see colours differently, too (Okabe and Ito).
 const COLOURS: [RGBColor; 8] = [
@@ -108,6 +110,7 @@ where
     let failed = |error: &dyn Display| format!("cannot draw {}: {error}", chart.title);
     let area = SVGBackend::with_string(text, SIZE).into_drawing_area();
     area.fill(&WHITE).map_err(|error| failed(&error))?;
+    let (area, names) = area.split_horizontally(SIZE.0 - NAMES);
     let mut drawn = ChartBuilder::on(&area)
         .caption(&chart.title, (FONT, 20))
         .margin(12)
@@ -137,9 +140,7 @@ where
         let medians = series.points.iter().map(|(x, y)| (*x, y.median));
         drawn
             .draw_series(LineSeries::new(medians.clone(), style))
-            .map_err(|error| failed(&error))?
-            .label(&series.name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
+            .map_err(|error| failed(&error))?;
         drawn
             .draw_series(medians.map(|at| Circle::new(at, 3, colour.filled())))
             .map_err(|error| failed(&error))?;
@@ -148,14 +149,15 @@ where
         });
         drawn.draw_series(bars).map_err(|error| failed(&error))?;
     }
-    drawn
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .background_style(WHITE.mix(0.85))
-        .border_style(BLACK.mix(0.3))
-        .label_font((FONT, 13))
-        .draw()
-        .map_err(|error| failed(&error))?;
+    // Beside the lines, where they cannot cover any.
+    for ((series, colour), n) in chart.series.iter().zip(COLOURS.iter().cycle()).zip(0..) {
+        let y = 48 + 19 * n;
+        let line = PathElement::new([(4, y), (22, y)], colour.stroke_width(2));
+        names.draw(&line).map_err(|error| failed(&error))?;
+        let name = Text::new(series.name.as_str(), (28, y - 6), (FONT, 13));
+        names.draw(&name).map_err(|error| failed(&error))?;
+    }
+    names.present().map_err(|error| failed(&error))?;
     area.present().map_err(|error| failed(&error))
 }
 
