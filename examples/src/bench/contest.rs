@@ -1,10 +1,13 @@
 //! What the command lines of benches that load servers have in common.
 
+use super::about::About;
 use super::credentials::Credentials;
-use super::measure::Plan;
+use super::measure::{Contestant, Figures, Plan, compare};
 use super::options;
 use super::place::{Path, Place};
 use super::server::{Body, Config, Stages, Transport};
+use super::transports;
+use lastbyte::Report;
 use std::net::SocketAddr;
 use std::num::NonZero;
 use std::time::Duration;
@@ -38,24 +41,60 @@ pub struct Loading {
     pub peer: Option<SocketAddr>,
 }
 
-impl Loading {
-    /// Lays the path.
+/// What servers are compared on.
+#[derive(Debug)]
+pub struct Ground {
+    /// What this kernel has.
+    pub report: Report,
+    /// The backends to compare.
+    pub backends: Vec<String>,
+    /// What was left out, and why.
+    pub notes: Vec<String>,
+    /// What servers show under TLS.
+    pub credentials: Credentials,
+    transports: Vec<Transport>,
+    place: Place,
+}
+
+impl Ground {
+    /// Lays the path, and finds out what of `transports` can be compared.
     ///
     /// # Errors
     /// A line for people.
-    pub fn place(&self) -> Result<Place, String> {
-        Place::lay(self.path, self.peer)
+    pub fn lay(load: &Loading, transports: &[Transport]) -> Result<Self, String> {
+        let report = options::report()?;
+        let backends = options::backends(&load.backend, &report)?;
+        let (transports, notes) = transports::choose(transports, &report)?;
+        let credentials = Credentials::new()?;
+        let place = Place::lay(load.path, load.peer)?;
+        Ok(Self { report, backends, notes, credentials, transports, place })
     }
 
-    /// How `sizes` are to be compared.
+    /// The transports of a backend; what it has not is noted.
+    pub fn transports_of(&mut self, backend: &str) -> Vec<Transport> {
+        transports::of(backend, &self.transports, &mut self.notes)
+    }
+
+    /// What is between servers and load.
     #[must_use]
-    pub fn plan<'p>(&self, sizes: &'p [u64]) -> Plan<'p> {
-        Plan {
-            sizes,
-            connections: usize::from(self.connections),
-            rounds: self.rounds,
-            time: self.seconds,
-        }
+    pub fn path(&self) -> Path {
+        self.place.path()
+    }
+
+    /// Compares `contestants`: for each of them, what came of each size.
+    ///
+    /// # Errors
+    /// A line for people.
+    pub fn compare(
+        &self,
+        contestants: &[Contestant],
+        load: &Loading,
+        sizes: &[u64],
+    ) -> Result<(About, Vec<Vec<Figures>>), String> {
+        let about = About::now(&self.report, self.path().to_string());
+        let connections = usize::from(load.connections);
+        let plan = Plan { sizes, connections, rounds: load.rounds, time: load.seconds };
+        Ok((about, compare(&self.place, contestants, plan)?))
     }
 }
 

@@ -1,10 +1,8 @@
 //! The cost of knowing: the same server with completions off, with those of the
 //! send buffer only, and with acknowledgements.
 
-use super::about::About;
-use super::contest;
-use super::credentials::Credentials;
-use super::measure::{Contestant, Figures, compare, rows};
+use super::contest::{self, Ground};
+use super::measure::{Contestant, Figures, rows};
 use super::options::{self, Output, size_name};
 use super::outcome::{self, Outcome, Verdict};
 use super::place::Path;
@@ -12,7 +10,6 @@ use super::plot::{Chart, Scale, Series};
 use super::server::{Body, Stages, Transport};
 use super::statistics::Spread;
 use super::table::Table;
-use super::transports;
 use serde::{Deserialize, Serialize};
 
 /// What acknowledgements may cost at which size.
@@ -59,29 +56,31 @@ pub struct Row {
 /// # Errors
 /// A line for people.
 pub fn run(options: &Options) -> Result<(), String> {
-    let report = options::report()?;
-    let backends = options::backends(&options.load.backend, &report)?;
-    let (chosen, mut notes) = transports::choose(&options.transport, &report)?;
-    let credentials = Credentials::new()?;
-    let place = options.load.place()?;
+    let mut ground = Ground::lay(&options.load, &options.transport)?;
     let mut contestants: Vec<Contestant> = Vec::new();
-    for backend in &backends {
-        let transports = transports::of(backend, &chosen, &mut notes);
+    for backend in &ground.backends.clone() {
+        let transports = ground.transports_of(backend);
         for &transport in &transports {
             let baseline = contestants.len();
             for stages in [Stages::Off, Stages::Queued, Stages::Acked] {
                 let (body, sizes) = (options.body, &options.sizes);
                 contestants.push(Contestant {
                     name: format!("{backend}, {transport}, {stages}"),
-                    config: contest::config(backend, transport, &credentials, body, stages, sizes),
+                    config: contest::config(
+                        backend,
+                        transport,
+                        &ground.credentials,
+                        body,
+                        stages,
+                        sizes,
+                    ),
                     baseline: Some(baseline),
                 });
             }
         }
     }
-    let about = About::now(&report, place.path().to_string());
-    let figures = compare(&place, &contestants, options.load.plan(&options.sizes))?;
-    let path = place.path();
+    let (about, figures) = ground.compare(&contestants, &options.load, &options.sizes)?;
+    let path = ground.path();
     let rows = rows(&contestants, figures, |config, figures| Row {
         path,
         backend: config.backend.clone(),
@@ -90,7 +89,7 @@ pub fn run(options: &Options) -> Result<(), String> {
         stages: config.stages,
         figures,
     });
-    options.output.show(&Outcome::new(about, notes, rows))
+    options.output.show(&Outcome::new(about, ground.notes, rows))
 }
 
 impl Row {

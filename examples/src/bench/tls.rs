@@ -1,16 +1,13 @@
 //! What kernel TLS brings against TLS in user space.
 
-use super::about::About;
-use super::contest;
-use super::credentials::Credentials;
-use super::measure::{Contestant, Figures, compare, rows};
+use super::contest::{self, Ground};
+use super::measure::{Contestant, Figures, rows};
 use super::options::{self, Output, size_name};
 use super::outcome::{self, Outcome, Verdict};
 use super::place::Path;
 use super::plot::{Chart, Scale, Series};
 use super::server::{Body, Stages, Transport};
 use super::table::Table;
-use super::transports;
 use serde::{Deserialize, Serialize};
 
 /// TLS in user space against TLS in the kernel, for memory and for files, by the
@@ -60,14 +57,10 @@ pub struct Row {
 /// # Errors
 /// A line for people.
 pub fn run(options: &Options) -> Result<(), String> {
-    let report = options::report()?;
-    let backends = options::backends(&options.load.backend, &report)?;
-    let (chosen, mut notes) = transports::choose(&options.transport, &report)?;
-    let credentials = Credentials::new()?;
-    let place = options.load.place()?;
+    let mut ground = Ground::lay(&options.load, &options.transport)?;
     let mut contestants: Vec<Contestant> = Vec::new();
-    for backend in &backends {
-        let transports = transports::of(backend, &chosen, &mut notes);
+    for backend in &ground.backends.clone() {
+        let transports = ground.transports_of(backend);
         for &body in &options.body {
             let first = contestants.len();
             let baseline = transports.iter().position(|t| *t == Transport::UserTls);
@@ -75,15 +68,21 @@ pub fn run(options: &Options) -> Result<(), String> {
                 let (stages, sizes) = (Stages::Acked, &options.sizes);
                 contestants.push(Contestant {
                     name: format!("{backend}, {transport}, {body}"),
-                    config: contest::config(backend, transport, &credentials, body, stages, sizes),
+                    config: contest::config(
+                        backend,
+                        transport,
+                        &ground.credentials,
+                        body,
+                        stages,
+                        sizes,
+                    ),
                     baseline: baseline.map(|n| first + n),
                 });
             }
         }
     }
-    let about = About::now(&report, place.path().to_string());
-    let figures = compare(&place, &contestants, options.load.plan(&options.sizes))?;
-    let (path, kernel) = (place.path(), about.kernel.clone());
+    let (about, figures) = ground.compare(&contestants, &options.load, &options.sizes)?;
+    let (path, kernel) = (ground.path(), about.kernel.clone());
     let rows = rows(&contestants, figures, |config, figures| Row {
         path,
         kernel: kernel.clone(),
@@ -92,7 +91,7 @@ pub fn run(options: &Options) -> Result<(), String> {
         body: config.body,
         figures,
     });
-    options.output.show(&Outcome::new(about, notes, rows))
+    options.output.show(&Outcome::new(about, ground.notes, rows))
 }
 
 impl outcome::Row for Row {

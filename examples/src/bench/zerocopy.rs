@@ -1,9 +1,7 @@
 //! What zero copy brings, and from which size on.
 
-use super::about::About;
-use super::contest;
-use super::credentials::Credentials;
-use super::measure::{Contestant, Figures, compare, rows};
+use super::contest::{self, Ground};
+use super::measure::{Contestant, Figures, rows};
 use super::options::{self, Output, size_name};
 use super::outcome::{self, Outcome, Verdict};
 use super::place::Path;
@@ -95,16 +93,12 @@ pub struct Row {
 /// # Errors
 /// A line for people.
 pub fn run(options: &Options) -> Result<(), String> {
-    let report = options::report()?;
-    let backends = options::backends(&options.load.backend, &report)?;
-    let (chosen, mut notes) = transports::choose(&options.transport, &report)?;
-    let credentials = Credentials::new()?;
-    let place = options.load.place()?;
+    let mut ground = Ground::lay(&options.load, &options.transport)?;
     let mut contestants: Vec<Contestant> = Vec::new();
-    for backend in &backends {
-        let transports = transports::of(backend, &chosen, &mut notes);
-        if !transports::lends(backend, &report) {
-            notes.push(format!("{backend}: has no zero copy and no sendfile here"));
+    for backend in &ground.backends.clone() {
+        let transports = ground.transports_of(backend);
+        if !transports::lends(backend, &ground.report) {
+            ground.notes.push(format!("{backend}: has no zero copy and no sendfile here"));
             continue;
         }
         for &transport in &transports {
@@ -117,8 +111,14 @@ pub fn run(options: &Options) -> Result<(), String> {
             for &way in ways {
                 let body = if way == Way::Sendfile { Body::File } else { Body::Memory };
                 let sizes = &options.sizes;
-                let config =
-                    contest::config(backend, transport, &credentials, body, Stages::Acked, sizes);
+                let config = contest::config(
+                    backend,
+                    transport,
+                    &ground.credentials,
+                    body,
+                    Stages::Acked,
+                    sizes,
+                );
                 let least =
                     if way == Way::ZeroCopy { options.threshold.unwrap_or(1) } else { u64::MAX };
                 contestants.push(Contestant {
@@ -129,9 +129,8 @@ pub fn run(options: &Options) -> Result<(), String> {
             }
         }
     }
-    let about = About::now(&report, place.path().to_string());
-    let figures = compare(&place, &contestants, options.load.plan(&options.sizes))?;
-    let (path, kernel) = (place.path(), about.kernel.clone());
+    let (about, figures) = ground.compare(&contestants, &options.load, &options.sizes)?;
+    let (path, kernel) = (ground.path(), about.kernel.clone());
     let rows = rows(&contestants, figures, |config, figures| Row {
         path,
         kernel: kernel.clone(),
@@ -140,7 +139,7 @@ pub fn run(options: &Options) -> Result<(), String> {
         way: Way::of(config),
         figures,
     });
-    options.output.show(&Outcome::new(about, notes, rows))
+    options.output.show(&Outcome::new(about, ground.notes, rows))
 }
 
 /// Rows of one path, kernel, backend and transport, by size.
