@@ -12,7 +12,7 @@
 //! ```
 //!
 //! Semantics live in [`lastbyte`]; a backend here is a thin driver that turns
-//! readiness into facts. `sys` is the only module that contains `unsafe`.
+//! what sockets tell into facts. `sys` is the only module that contains `unsafe`.
 
 #![deny(unsafe_code)]
 
@@ -25,13 +25,13 @@ mod facilities;
 mod fallback;
 mod open;
 mod probe;
+#[cfg(all(target_os = "linux", not(lastbyte_portable)))]
+mod ring;
 #[cfg_attr(
     not(all(target_os = "linux", not(lastbyte_portable))),
     allow(dead_code, unused_imports, reason = "only a ring completes operations by itself")
 )]
-mod readiness;
-#[cfg(all(target_os = "linux", not(lastbyte_portable)))]
-mod ring;
+mod sockets;
 mod sys;
 #[cfg(feature = "tls")]
 pub mod tls;

@@ -2,8 +2,8 @@
 
 use super::selector::RingSelector;
 use crate::facilities::Facilities;
-use crate::readiness::driver::ReadinessDriver;
-use crate::readiness::share_of_turn;
+use crate::sockets::driver::SocketDriver;
+use crate::sockets::share_of_turn;
 use crate::sys::ring::Wish;
 use lastbyte::{
     AttachOptions, BackendKind, CloseOutcome, Driver, DriverConfig, Event, EventQueue, Facility,
@@ -39,7 +39,7 @@ fn driver(
     let wish = Wish { entries, completions, deferred: facilities.ring.deferred };
     let limit = share_of_turn(&config);
     let selector = RingSelector::with_queues(&config, facilities.ring, wish, limit).unwrap();
-    Some(Box::new(ReadinessDriver::new(selector, queue.sink(), config, facilities)))
+    Some(Box::new(SocketDriver::new(selector, queue.sink(), config, facilities)))
 }
 
 /// How long the answer to client `n` is in each round.

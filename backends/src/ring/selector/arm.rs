@@ -1,9 +1,9 @@
 //! Starting what ports are to wait for.
 
 use super::{NOWHERE, RingSelector};
-use crate::readiness::selector::{Happening, Ready};
 use crate::ring::in_flight::Purpose;
 use crate::ring::port::Input;
+use crate::sockets::selector::{Happening, Ready};
 use crate::sys::poll;
 use crate::sys::ring::{Interest, NOBODY, ReceiveBuffers, Ring};
 use std::io;

@@ -1,9 +1,9 @@
 //! What the driver sees.
 
 use super::{NOWHERE, RingSelector};
-use crate::readiness::selector::{Completes, Done, Happening, Ready, Selector};
 use crate::ring::in_flight::Purpose;
 use crate::ring::port::Port;
+use crate::sockets::selector::{Completes, Done, Happening, Ready, Selector};
 use crate::sys::event_fd::EventFd;
 use crate::sys::ring::{PLACES, ReceiveBuffers, SendMemory, Way};
 use lastbyte::{Arena, Counters, NotRegistered, Wake};
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 impl Selector for RingSelector {
     fn add(&mut self, fd: BorrowedFd<'_>, token: usize) -> io::Result<()> {
-        let listens = crate::readiness::is_listener(token);
+        let listens = crate::sockets::is_listener(token);
         let place = self.ports.insert(Port::new(fd.as_raw_fd(), token, listens));
         if self.places.len() <= token {
             self.places.resize(token + 1, NOWHERE);

@@ -1,10 +1,10 @@
 //! What completions mean for the ports that they are of.
 
 use super::RingSelector;
-use crate::readiness::ahead::AheadCount;
-use crate::readiness::selector::{Done, Happening, Ready};
 use crate::ring::in_flight::{Meaning, Purpose, Said};
 use crate::ring::port::Port;
+use crate::sockets::ahead::AheadCount;
+use crate::sockets::selector::{Done, Happening, Ready};
 use crate::sys::ring::{self, Completion, ReceiveBuffers, SendMemory};
 use slab::Slab;
 use std::collections::VecDeque;

@@ -1,8 +1,9 @@
-//! A driver over readiness: it does what a socket is ready for, and turns what
-//! the kernel answers into facts for the connection's ledger.
+//! The driver of the kernel's TCP sockets: it does what a socket is ready for,
+//! takes in what a ring has done by itself, and turns what the kernel answers
+//! into facts for the connection's ledger.
 //!
-//! The epoll and the fallback backend are this driver over two selectors and
-//! two sets of facilities. A connection's files follow its life: [`attach`],
+//! Every backend is this driver over a selector (`mio`, `poll(2)`, the ring of
+//! [`crate::ring`]) and a set of facilities. A connection's files follow its life: [`attach`],
 //! [`send`], [`receive`], [`notice`] (what became of sent bytes), [`closing`];
 //! [`kernel_tls`] for those whose records the kernel seals and opens.
 
@@ -25,5 +26,5 @@ mod send;
 mod shape;
 mod timers;
 
-pub(crate) use backend::ReadinessBackend;
+pub(crate) use backend::SocketBackend;
 pub(crate) use driver::{is_listener, share_of_turn};

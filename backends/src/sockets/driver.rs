@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 /// it then has to leak.
 const LAST_WAIT: Duration = Duration::from_millis(100);
 
-pub(crate) struct ReadinessDriver<S: Selector, K: CompletionSink> {
+pub(crate) struct SocketDriver<S: Selector, K: CompletionSink> {
     selector: S,
     sink: K,
     cx: Context,
@@ -37,7 +37,7 @@ pub(crate) struct ReadinessDriver<S: Selector, K: CompletionSink> {
     waited_at: Time,
 }
 
-impl<S: Selector, K: CompletionSink> ReadinessDriver<S, K> {
+impl<S: Selector, K: CompletionSink> SocketDriver<S, K> {
     pub(crate) fn new(selector: S, sink: K, config: DriverConfig, facilities: Facilities) -> Self {
         let completes = selector.completes();
         Self {
@@ -252,7 +252,7 @@ impl<S: Selector, K: CompletionSink> ReadinessDriver<S, K> {
     }
 }
 
-impl<S: Selector, K: CompletionSink> Driver for ReadinessDriver<S, K> {
+impl<S: Selector, K: CompletionSink> Driver for SocketDriver<S, K> {
     fn listen(&mut self, listener: TcpListener) -> Result<ListenerId, Refused<TcpListener>> {
         let entry = self.listeners.vacant_entry();
         let (slot, token) = (entry.key(), entry.key() * 2 + 1);
@@ -486,7 +486,7 @@ impl<S: Selector, K: CompletionSink> Driver for ReadinessDriver<S, K> {
 }
 
 /// Resets what is open, tells what is owed, and leaks what the kernel keeps.
-impl<S: Selector, K: CompletionSink> Drop for ReadinessDriver<S, K> {
+impl<S: Selector, K: CompletionSink> Drop for SocketDriver<S, K> {
     fn drop(&mut self) {
         self.fail_all(&FailReason::Closed);
         if !self.connections.is_empty() {
@@ -499,9 +499,9 @@ impl<S: Selector, K: CompletionSink> Drop for ReadinessDriver<S, K> {
     }
 }
 
-impl<S: Selector, K: CompletionSink> fmt::Debug for ReadinessDriver<S, K> {
+impl<S: Selector, K: CompletionSink> fmt::Debug for SocketDriver<S, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReadinessDriver")
+        f.debug_struct("SocketDriver")
             .field("selector", &self.selector)
             .field("connections", &self.connections.len())
             .field("listeners", &self.listeners.len())
@@ -527,5 +527,5 @@ fn system(doing: &'static str, error: &std::io::Error) -> RefuseReason {
 const _: fn() = || {
     fn is_send<T: Send>() {}
     is_send::<TcpStream>();
-    is_send::<ReadinessDriver<super::mio_selector::MioSelector, Box<dyn CompletionSink + Send>>>();
+    is_send::<SocketDriver<super::mio_selector::MioSelector, Box<dyn CompletionSink + Send>>>();
 };

@@ -1,6 +1,6 @@
 //! A backend is a kind of selector and the facilities that go with it.
 
-use super::driver::ReadinessDriver;
+use super::driver::SocketDriver;
 use super::selector::Selector;
 use crate::facilities::Facilities;
 use lastbyte::{Backend, BackendKind, CompletionSink, Driver, DriverConfig, DriverError, Report};
@@ -11,13 +11,13 @@ use std::io;
 pub(crate) type Make<S> = fn(&DriverConfig, &Facilities, bound: bool) -> io::Result<S>;
 
 #[derive(Debug)]
-pub(crate) struct ReadinessBackend<S> {
+pub(crate) struct SocketBackend<S> {
     kind: BackendKind,
     report: Report,
     selector: Make<S>,
 }
 
-impl<S: Selector> ReadinessBackend<S> {
+impl<S: Selector> SocketBackend<S> {
     pub(crate) fn new(kind: BackendKind, report: Report, selector: Make<S>) -> Self {
         Self { kind, report, selector }
     }
@@ -27,15 +27,15 @@ impl<S: Selector> ReadinessBackend<S> {
         config: &DriverConfig,
         sink: K,
         bound: bool,
-    ) -> Result<ReadinessDriver<S, K>, DriverError> {
+    ) -> Result<SocketDriver<S, K>, DriverError> {
         let facilities = Facilities::of(&self.report, self.kind);
         let selector = (self.selector)(config, &facilities, bound)
             .map_err(|error| DriverError::new("making a selector", &error))?;
-        Ok(ReadinessDriver::new(selector, sink, config.clone(), facilities))
+        Ok(SocketDriver::new(selector, sink, config.clone(), facilities))
     }
 }
 
-impl<S: Selector + Send + 'static> Backend for ReadinessBackend<S> {
+impl<S: Selector + Send + 'static> Backend for SocketBackend<S> {
     fn kind(&self) -> BackendKind {
         self.kind
     }
