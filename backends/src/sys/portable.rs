@@ -136,6 +136,12 @@ pub(crate) mod sealed_memory {
         pub fn filled(_: usize, _: &[u8]) -> io::Result<Self> {
             Err(super::unsupported())
         }
+
+        /// # Errors
+        /// None: there is no such value.
+        pub fn huge_pages(&self) -> io::Result<usize> {
+            match *self {}
+        }
     }
 
     impl FileSource for SealedMemory {

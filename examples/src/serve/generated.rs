@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 /// Longest generated body.
 pub const MAX_LEN: u64 = 1 << 30;
-/// Length of the block; longer bodies repeat it.
-pub const BLOCK_LEN: u64 = 1 << 20;
+/// Length of the block, which is that of a huge page; longer bodies repeat it.
+pub const BLOCK_LEN: u64 = 2 << 20;
 
 /// The block, shared by all threads.
 #[derive(Clone, Debug)]
