@@ -18,8 +18,13 @@
 #![forbid(unsafe_code)]
 
 mod arena;
+mod attach;
+mod backend;
 mod capability;
 mod completion;
+mod config;
+mod connection;
+mod counters;
 mod driver;
 mod event;
 mod evidence;
@@ -42,12 +47,14 @@ mod tls_failure;
 mod zero_copy;
 
 pub use arena::Arena;
+pub use attach::{AttachOptions, Attached, StageEvidence, StageSupport};
+pub use backend::{Backend, DriverError};
 pub use capability::{Capability, Facility, Report, Support, UnknownFacility};
 pub use completion::{Completion, FailReason, Failure, Memory, Reached};
-pub use driver::{
-    AttachOptions, Attached, Backend, Connection, Counters, Driver, DriverConfig, DriverError,
-    StageEvidence, StageSupport, Turn, Wake, ZeroCopySend,
-};
+pub use config::DriverConfig;
+pub use connection::{Connection, ZeroCopySend};
+pub use counters::Counters;
+pub use driver::{Driver, Turn, Wake};
 pub use event::{CloseOutcome, Event, Received, Socket};
 pub use evidence::{Evidence, Method, Transport};
 pub use ids::{ConnectionId, ListenerId, TransferId};
