@@ -9,16 +9,23 @@ use std::time::{Duration, Instant};
 /// to; what they refer to is leaked after that.
 const LAST_WAIT: Duration = Duration::from_millis(200);
 
+/// How long it waits in one go, and how often at the least. On a machine that is
+/// starved of processor time the kernel needs longer to let go, and each wait
+/// takes longer, too.
+const ONE_WAIT: Duration = Duration::from_millis(2);
+const WAITS: u32 = 100;
+
 impl RingSelector {
     /// Waits for the completions of a port that was told to end, but not for
     /// ever.
     pub(super) fn enter_until(&mut self, done: impl Fn(&mut Self) -> bool) {
         let began = Instant::now();
-        loop {
+        for wait in 1.. {
             // An error here would show again at the next turn.
-            let entered = self.ring.enter(Some(Duration::from_millis(2)));
+            let entered = self.ring.enter(Some(ONE_WAIT));
             self.reap();
-            if done(self) || entered.is_err() || began.elapsed() > LAST_WAIT {
+            let is_long_enough = wait >= WAITS && began.elapsed() > LAST_WAIT;
+            if done(self) || entered.is_err() || is_long_enough {
                 return;
             }
         }
