@@ -36,6 +36,16 @@ pub(super) enum Phase {
 }
 
 impl Phase {
+    /// Whether it is in use. (Comparing whole phases costs a call each time.)
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self, Self::Open)
+    }
+
+    /// Whether it is to be removed.
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self, Self::Gone)
+    }
+
     pub(super) fn deadline(&self) -> Option<Time> {
         match self {
             Self::Open | Self::Gone => None,
@@ -68,7 +78,7 @@ impl Connection {
 
     /// Takes the next step of closing if its condition is met.
     pub(super) fn progress_phase(&mut self, cx: &mut Context) {
-        if matches!(self.phase, Phase::Open) {
+        if self.phase.is_open() {
             return;
         }
         if let Phase::Draining { by } = self.phase

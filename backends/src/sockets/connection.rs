@@ -50,6 +50,9 @@ pub(super) struct Connection {
     pub(super) input_ended: bool,
     /// The user has asked for input.
     pub(super) wants_input: bool,
+    /// What the selector was last told to report, input and output, unless it
+    /// has reported since.
+    pub(super) selected: Option<(bool, bool)>,
     /// It waits in the driver's `again` list.
     pub(super) in_again: bool,
 
@@ -112,6 +115,7 @@ impl Connection {
             read_closed: false,
             input_ended: false,
             wants_input: false,
+            selected: None,
             in_again: false,
             stamps: false,
             zero_copy: ZeroCopy::Unusable,
@@ -137,7 +141,7 @@ impl Connection {
         watch: Watch,
         cx: &mut Context,
     ) -> Result<TransferId, Refused<Payload>> {
-        if self.phase != Phase::Open || self.is_doomed() {
+        if !self.phase.is_open() || self.is_doomed() {
             return Err(Refused::new(payload, RefuseReason::Closing));
         }
         let began = cx.time();
@@ -156,6 +160,7 @@ impl Connection {
 
     /// Something happened on the socket.
     pub(super) fn ready(&mut self, ready: Ready, cx: &mut Context) {
+        self.selected = None;
         self.readable |= ready.readable || ready.read_closed;
         self.writable |= ready.writable;
         self.read_closed |= ready.read_closed;
@@ -259,7 +264,7 @@ impl Connection {
     fn is_armed_in_time(&self) -> bool {
         let patience = if self.stamps { STAMP_PATIENCE } else { POLL_PAUSE };
         let soonest = self.stall_timeout.map_or(patience, |timeout| patience.min(timeout));
-        self.phase == Phase::Open
+        self.phase.is_open()
             && self.armed.is_some_and(|armed| armed <= self.last_write.after(soonest))
     }
 

@@ -12,7 +12,6 @@ use lastbyte::{
     TrafficKeys, TransferId, Turn, Wake, Watch,
 };
 use slab::Slab;
-use std::cell::Cell;
 use std::fmt;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -85,8 +84,7 @@ impl<S: Selector, K: CompletionSink> SocketDriver<S, K> {
         if is_listener(token) {
             if let Some(listener) = self.listeners.get_mut(slot) {
                 on_listener(listener, &mut self.cx);
-                let more = listener.wants_more();
-                self.selector.want(token, more, false);
+                self.tidy_listener(slot);
             }
         } else if let Some(connection) = self.connections.get_mut(slot) {
             on_connection(connection, &mut self.cx);
@@ -98,7 +96,7 @@ impl<S: Selector, K: CompletionSink> SocketDriver<S, K> {
     fn tidy(&mut self, slot: usize) {
         let connection = &mut self.connections[slot];
         let token = connection.token;
-        if connection.phase == super::closing::Phase::Gone {
+        if connection.phase.is_gone() {
             if connection.in_again {
                 self.cx.again.retain(|&other| other != token);
             }
@@ -107,14 +105,24 @@ impl<S: Selector, K: CompletionSink> SocketDriver<S, K> {
             self.selector.retire(connection.stream, token);
             return;
         }
-        let closing = connection.phase != super::closing::Phase::Open;
+        let closing = !connection.phase.is_open();
         let input = !connection.has_input() && !connection.input_ended;
         let output = !connection.writable && connection.has_output();
         let prepared = connection.take_prepared();
-        self.selector.want(token, input && (connection.wants_input || closing), output);
+        let wants = (input && (connection.wants_input || closing), output);
+        // Most of what is done here changes nothing of that.
+        if connection.selected != Some(wants) {
+            connection.selected = Some(wants);
+            self.selector.want(token, wants.0, wants.1);
+        }
         if let Some((memory, zero_copy)) = prepared {
             self.selector.send(token, memory, zero_copy);
         }
+    }
+
+    fn tidy_listener(&mut self, slot: usize) {
+        let listener = &self.listeners[slot];
+        self.selector.want(listener.token, listener.wants_more(), false);
     }
 
     fn wait(&mut self, wait: Option<Duration>) -> Option<Duration> {
@@ -148,15 +156,20 @@ impl<S: Selector, K: CompletionSink> SocketDriver<S, K> {
     }
 
     fn handle_done(&mut self, token: usize, done: Done, now: Moment) {
-        // Only one of the two gets it.
-        let done = Cell::new(Some(done));
-        self.with_token(
-            token,
-            |connection, cx| {
-                done.take().into_iter().for_each(|done| connection.done(done, now, cx))
-            },
-            |listener, cx| done.take().into_iter().for_each(|done| listener.done(done, cx)),
-        );
+        let slot = token / 2;
+        if is_listener(token) {
+            if let Some(listener) = self.listeners.get_mut(slot) {
+                listener.done(done, &mut self.cx);
+                self.tidy_listener(slot);
+            }
+        } else if let Some(connection) = self.connections.get_mut(slot) {
+            let stamped = matches!(done, Done::Stamped(_));
+            connection.done(done, now, &mut self.cx);
+            // One that is in use wants after a stamp what it wanted before.
+            if !stamped || !connection.phase.is_open() {
+                self.tidy(slot);
+            }
+        }
     }
 
     /// The first `waiting`, who had more to do before this turn, get one go.

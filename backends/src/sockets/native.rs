@@ -10,14 +10,15 @@ use super::send::{has_no_room_to_pin, took};
 use crate::sys::ring::SendMemory;
 use crate::sys::timestamping::Wanted;
 use lastbyte::{Call, FailReason, Method, Moment, Stamp, Time};
-use std::collections::VecDeque;
+use smallvec::SmallVec;
 use std::io;
 
 #[derive(Debug, Default)]
 pub(super) struct Native {
     pub(super) completes: Completes,
-    /// Input that came and was not handed on yet.
-    pub(super) input: VecDeque<Ahead>,
+    /// Input that came and was not handed on yet: mostly one piece, which is
+    /// best kept here, and never many.
+    pub(super) input: SmallVec<[Ahead; 1]>,
     /// There will be no more of it.
     pub(super) input_ends: bool,
     /// Input was asked for in a way that lets the kernel receive ahead.
@@ -123,11 +124,13 @@ impl Connection {
     }
 
     fn received(&mut self, buffer: Ahead, now: Moment, cx: &mut Context) {
+        // The selector takes the wish for input for fulfilled.
+        self.selected = None;
         if matches!(self.phase, Phase::Dying { .. } | Phase::Gone) || self.is_doomed() {
             return;
         }
         if let Some(native) = &mut self.native {
-            native.input.push_back(buffer);
+            native.input.push(buffer);
         }
         // One go a turn: if it waits for one, that one comes.
         if !self.in_again {
@@ -136,6 +139,7 @@ impl Connection {
     }
 
     fn receive_ended(&mut self, now: Moment, cx: &mut Context) {
+        self.selected = None;
         if let Some(native) = &mut self.native {
             native.input_ends = true;
         }

@@ -29,7 +29,7 @@ impl Connection {
     }
 
     fn ask(&mut self, limit: Option<usize>, cx: &mut Context) {
-        if self.phase != Phase::Open {
+        if !self.phase.is_open() {
             return;
         }
         (self.wants_input, self.read_limit) = (true, limit);
@@ -133,8 +133,8 @@ impl Connection {
     /// Input that the selector has received by itself.
     fn take_delivered(&mut self) -> Option<Received> {
         let native = self.native.as_mut()?;
-        if let Some(buffer) = native.input.pop_front() {
-            return Some(Received::Data(buffer.into_buffer()));
+        if !native.input.is_empty() {
+            return Some(Received::Data(native.input.remove(0).into_buffer()));
         }
         if std::mem::take(&mut native.input_ends) {
             (self.input_ended, self.readable) = (true, false);

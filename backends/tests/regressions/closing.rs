@@ -1,7 +1,8 @@
 //! The end of a connection.
 
 use crate::world::{BOTH, World, content, is_closed, pair, reached, reader};
-use lastbyte::{CloseOutcome, Event, Reached, Stage, Watch};
+use lastbyte::{BackendKind, Choice, CloseOutcome, Event, Reached, Restrictions, Stage, Watch};
+use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::time::Duration;
 
@@ -63,5 +64,44 @@ fn every_payload_is_released_before_closed() {
             drop(world);
             assert_eq!(peer.join().expect("the peer").len(), 400_000, "{case}");
         }
+    }
+}
+
+/// A ring takes the wish for input for fulfilled when some comes. A closing
+/// connection that does not say again that it wants more is read from no more
+/// after some pieces, and a peer that writes all before it reads waits for ever.
+#[test]
+fn a_closing_connection_goes_on_reading_whatever_comes() {
+    for kind in [BackendKind::Epoll, BackendKind::Fallback, BackendKind::IoUring] {
+        if lastbyte_backends::open(Choice::Only(kind), &Restrictions::default()).is_err() {
+            continue;
+        }
+        let mut world = World::new(kind, "");
+        let (near, mut far) = pair();
+        let connection = world.attach(near).connection;
+        world.driver.receive(connection).expect("an open connection");
+        world.turns(Duration::from_millis(20));
+        let payload = content(16 << 20);
+        let len = payload.len();
+        world.submit(connection, payload, Watch::ACKED);
+        world.close(connection);
+        let peer = std::thread::spawn(move || {
+            for _ in 0..20 {
+                far.write_all(b"a piece").expect("writes");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            far.write_all(&content(16 << 20)).expect("writes");
+            let mut all = Vec::new();
+            far.read_to_end(&mut all).expect("reads");
+            all.len()
+        });
+        let events = world.until(is_closed);
+        let closed = events.last();
+        assert!(
+            matches!(closed, Some(Event::Closed { outcome: CloseOutcome::Graceful, .. })),
+            "{kind}: {closed:?}"
+        );
+        assert_eq!(reached(&events, Stage::Acked).len(), 1, "{kind}");
+        assert_eq!(peer.join().expect("the peer"), len, "{kind}");
     }
 }

@@ -92,7 +92,11 @@ impl Told<'_> {
                 |(id, buffers)| match completion.value() {
                     Ok(len) if len > 0 => {
                         let buffer = buffers.take(id, len).map(|buffer| self.ahead.of(buffer));
-                        buffers.fill_up(self.ahead.get());
+                        // The next wait lends more; what one call brings in must
+                        // not use up all of them, though.
+                        if buffers.are_few() {
+                            buffers.fill_up(self.ahead.get());
+                        }
                         buffer
                     }
                     _ => {

@@ -86,6 +86,11 @@ impl ReceiveBuffers {
         self.publish();
     }
 
+    /// Whether less than half of them is lent.
+    pub(crate) fn are_few(&self) -> bool {
+        self.empty.len() > self.lent.len() / 2
+    }
+
     /// Buffers that the kernel can fill.
     pub(crate) fn lent(&self) -> usize {
         self.lent.len() - self.empty.len()
