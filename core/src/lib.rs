@@ -74,7 +74,7 @@ pub use stage::{Stage, Watch};
 pub use time::{ClockMap, Moment, Time, UnixTime};
 pub use tls::{
     ControlRecord, OffloadError, OffloadOptions, OffloadWish, Offloaded, ReceivedRecord, TlsCipher,
-    TlsEstablished, TlsOffload, TlsRole, TlsSession, TlsVersion, TrafficKeys,
+    TlsEstablished, TlsOffload, TlsPeer, TlsRole, TlsSession, TlsVersion, TrafficKeys,
 };
 pub use tls_alert::TlsAlert;
 pub use tls_failure::TlsFailure;

@@ -257,6 +257,27 @@ pub struct TlsEstablished {
     pub receive: Transport,
     /// Why not all of it is the kernel's, though that was wished for.
     pub declined: Option<RefuseReason>,
+    /// What the peer has shown or agreed to besides, if anything.
+    pub peer: Option<Box<TlsPeer>>,
+}
+
+/// What a peer has shown or agreed to in a handshake.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct TlsPeer {
+    /// The application protocol that both sides speak (RFC 7301).
+    pub protocol: Option<Vec<u8>>,
+    /// Its certificate chain, its own first, verified against what was to be
+    /// trusted; each in DER (X.690). Empty if it was not asked for one, or had none.
+    pub certificates: Vec<Vec<u8>>,
+}
+
+impl TlsPeer {
+    /// With these.
+    #[must_use]
+    pub fn new(protocol: Option<Vec<u8>>, certificates: Vec<Vec<u8>>) -> Self {
+        Self { protocol, certificates }
+    }
 }
 
 /// An offload that did not take place.

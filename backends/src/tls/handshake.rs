@@ -2,7 +2,7 @@
 //! them. Nothing here belongs to one library; see `rustls_023` for the one that
 //! is shipped.
 
-use lastbyte::{TlsCipher, TlsRole, TlsVersion, TrafficKeys};
+use lastbyte::{TlsCipher, TlsPeer, TlsRole, TlsVersion, TrafficKeys};
 use std::fmt;
 
 /// Begins handshakes.
@@ -55,6 +55,8 @@ pub struct Established {
     pub receive: TrafficKeys,
     /// Records that may be sealed with one key.
     pub record_limit: u64,
+    /// What the peer has shown or agreed to besides, if anything.
+    pub peer: Option<Box<TlsPeer>>,
     /// Where further keys come from.
     pub schedule: Box<dyn KeySchedule>,
 }

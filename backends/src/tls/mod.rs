@@ -44,4 +44,4 @@ mod transfers;
 
 pub use backend::{TlsBackend, TlsOptions};
 pub use handshake::{Established, Handshake, KeySchedule, Step, TlsProvider};
-pub use rustls_023::{Rustls, TlsConfigError, TlsTerms};
+pub use rustls_023::{ClientCertificates, Rustls, TlsConfigError, TlsTerms};

@@ -165,6 +165,7 @@ impl Handshake for Fixed {
             transmit: keys(self.cipher, 1, 0),
             receive: keys(self.cipher, 2, 0),
             record_limit: self.record_limit,
+            peer: None,
             schedule: Box::new(FixedKeys { of: *self, transmit: 0, receive: 0 }),
         })
     }

@@ -41,7 +41,7 @@ pub(crate) static IDENTITY: LazyLock<Identity> = LazyLock::new(|| {
 });
 
 pub(crate) fn terms(versions: &[TlsVersion], ciphers: &[TlsCipher]) -> TlsTerms {
-    TlsTerms { versions: versions.to_vec(), ciphers: ciphers.to_vec(), protocols: Vec::new() }
+    TlsTerms { versions: versions.to_vec(), ciphers: ciphers.to_vec(), ..TlsTerms::default() }
 }
 
 /// Both roles, with [`IDENTITY`].

@@ -28,6 +28,7 @@ pub(crate) fn provider(terms: Terms) -> Result<Arc<dyn TlsProvider>, Failure> {
         versions: terms.version.into_iter().collect(),
         ciphers: terms.cipher.into_iter().collect(),
         protocols: vec![PROTOCOL.to_vec()],
+        ..TlsTerms::default()
     };
     let (certificate, key) = (IDENTITY.certificate.as_bytes(), IDENTITY.key.as_bytes());
     let provider = Rustls::new().with_server(certificate, key, &terms)?;

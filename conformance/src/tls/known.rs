@@ -68,6 +68,7 @@ impl Handshake for Known {
             transmit: keys(self.cipher, OURS, 0),
             receive: keys(self.cipher, THEIRS, 0),
             record_limit: self.record_limit,
+            peer: None,
             schedule: Box::new(Schedule { of: *self, transmit: 0, receive: 0 }),
         })
     }

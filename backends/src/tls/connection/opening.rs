@@ -7,7 +7,7 @@ use crate::tls::record::Violation;
 use crate::tls::session::{Session, SessionTerms};
 use lastbyte::{
     Driver, Event, Limit, OffloadError, OffloadOptions, OffloadWish, Offloaded, Payload,
-    RefuseReason, Refused, TlsAlert, TlsEstablished, TlsFailure, TlsSession, TrafficKeys,
+    RefuseReason, Refused, TlsAlert, TlsEstablished, TlsFailure, TlsPeer, TlsSession, TrafficKeys,
     Transport, Watch,
 };
 
@@ -87,7 +87,7 @@ impl Connection {
         let Phase::Settling(established) = std::mem::replace(&mut self.phase, Phase::Ending) else {
             return;
         };
-        let Established { version, cipher, transmit, receive, record_limit, schedule } =
+        let Established { version, cipher, transmit, receive, record_limit, peer, schedule } =
             *established;
         let record_limit = record_limit.min(cx.rekey_after.max(1));
         let keys =
@@ -101,13 +101,14 @@ impl Connection {
                     transmit,
                     receive,
                     record_limit,
+                    peer,
                     schedule,
                 }));
             }
             Settled::Yes { transmit, receive, declined } => {
                 let terms = SessionTerms { version, cipher, record_limit, schedule };
                 let session = Session::new(terms, transmit.as_ref(), receive.as_ref());
-                self.open(session, declined, inner, cx);
+                self.open(session, declined, peer, inner, cx);
             }
             Settled::Broken { doing, errno } => {
                 cx.outbox.counters.handshakes_failed += 1;
@@ -121,6 +122,7 @@ impl Connection {
         &mut self,
         session: Result<Session, TlsFailure>,
         declined: Option<RefuseReason>,
+        peer: Option<Box<TlsPeer>>,
         inner: &mut dyn Driver,
         cx: &mut Context,
     ) {
@@ -139,6 +141,7 @@ impl Connection {
             transmit: transport(session.sealer.is_some()),
             receive: transport(session.opener.is_some()),
             declined,
+            peer,
         };
         self.phase = Phase::Open(Box::new(session));
         self.deadline = self.closing;
