@@ -88,6 +88,36 @@ fn files_can_hold_the_certificate() {
 }
 
 #[test]
+fn certificates_are_shown_by_name_and_asked_for() {
+    let site = tempdir().unwrap();
+    let (first, first_key) = make(site.path(), "first");
+    let (other, other_key) = make_for(site.path(), "other", "other.example");
+    let (client, client_key) = make(site.path(), "client");
+    let mut arguments = vec!["--tls-cert", &first, "--tls-key", &first_key];
+    arguments.extend(["--tls-cert", &other, "--tls-key", &other_key, "--tls-client-ca", &client]);
+    let server = Server::start("epoll", site.path(), &arguments);
+    let port = server.address.port();
+    for (name, certificate) in [("localhost", &first), ("other.example", &other)] {
+        for is_known in [true, false] {
+            let resolve = format!("{name}:{port}:127.0.0.1");
+            let url = format!("https://{name}:{port}/5");
+            let mut curl = Command::new("curl");
+            curl.args(["-sS", "--cacert", certificate, "--resolve", &resolve, &url]);
+            if is_known {
+                curl.args(["--cert", &client, "--key", &client_key]);
+            }
+            let Ok(done) = curl.output() else {
+                println!("n/a: there is no curl here");
+                return;
+            };
+            let said = String::from_utf8_lossy(&done.stderr);
+            assert_eq!(done.status.success(), is_known, "{name}: {said}");
+            assert_eq!(done.stdout == generated(0, 5), is_known, "{name}");
+        }
+    }
+}
+
+#[test]
 fn a_drain_over_tls_is_complete() {
     let site = tempdir().unwrap();
     for backend in BACKENDS {
@@ -120,6 +150,18 @@ fn bad_certificates_give_one_line() {
     let text = dir.path().join("text");
     fs::write(&text, "no PEM").unwrap();
     let text = text.to_str().unwrap();
+    let unequal = ["--tls-cert", &certificate, "--tls-cert", &certificate, "--tls-key", &key];
+    for (arguments, part) in [
+        (&unequal[..], "each --tls-cert needs its --tls-key: there are 2 and 1"),
+        (&["--tls-client-ca", &certificate], "--tls-client-ca needs a certificate"),
+        (&["--tls", "self-signed", "--tls-client-ca", "/nowhere"], "cannot read /nowhere"),
+        (&["--tls", "self-signed", "--tls-client-ca", text], "there is no certificate"),
+    ] {
+        let done = serve().args(arguments).args(["--listen", "127.0.0.1:0"]).output().unwrap();
+        let line = String::from_utf8(done.stderr).unwrap();
+        assert_eq!(done.status.code(), Some(2), "{line}");
+        assert!(line.contains(part) && line.lines().count() == 1, "{line}");
+    }
     for (certificate, key, part) in [
         ("/nowhere", &*key, "cannot read /nowhere: No such file"),
         (&*certificate, "/nowhere", "cannot read /nowhere: No such file"),
@@ -186,7 +228,12 @@ fn number(page: &str, name: &str) -> usize {
 
 /// A certificate and its key in files of their own.
 fn make(dir: &Path, name: &str) -> (String, String) {
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    make_for(dir, name, "localhost")
+}
+
+/// The same for another host.
+fn make_for(dir: &Path, name: &str, host: &str) -> (String, String) {
+    let made = rcgen::generate_simple_self_signed(vec![host.to_owned()]).unwrap();
     let path = |kind| dir.join(format!("{name}.{kind}")).to_str().unwrap().to_owned();
     let (certificate, key) = (path("cert"), path("key"));
     fs::write(&certificate, made.cert.pem()).unwrap();

@@ -108,10 +108,14 @@ fn handshake_fails(subject: &Subject) -> Result<Proof, Failure> {
     let timed = subject.adjusted(|options| {
         options.handshake_timeout = Duration::from_millis(150);
     })?;
-    let not_tls: [&[u8]; 6] = [
+    let not_tls: [&[u8]; 8] = [
         b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
         &[0; 100],
         &[22, 3, 1, 0, 5, 9, 0, 0, 1, 9],
+        // Two messages in one record, of which the first is refused.
+        &[22, 3, 1, 0, 11, 1, 0, 0, 2, 3, 3, 1, 0, 0, 1, 9],
+        // One that goes on in another record, and does not come to an end.
+        &[22, 3, 1, 0, 2, 1, 0, 22, 3, 1, 0, 3, 0, 9, 3],
         &[23, 3, 3, 0, 1, 1],
         &[22, 3, 1],
         b"",

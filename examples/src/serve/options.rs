@@ -67,13 +67,19 @@ pub struct Options {
     #[arg(long, value_name = "BYTES", visible_alias = "threshold")]
     pub zero_copy_threshold: Option<u64>,
 
-    /// Serve over TLS, with the certificate chain in this PEM file
+    /// Serve over TLS, with the certificate chain in this PEM file; several of
+    /// them, each with its key, are for clients that ask for one of their names,
+    /// and the first for all others
     #[arg(long, value_name = "FILE", requires = "tls_key")]
-    pub tls_cert: Option<PathBuf>,
+    pub tls_cert: Vec<PathBuf>,
 
-    /// The private key of --tls-cert, in a PEM file
+    /// The private key of --tls-cert, in a PEM file; several in the same order
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    pub tls_key: Option<PathBuf>,
+    pub tls_key: Vec<PathBuf>,
+
+    /// Serve only clients whose certificate is signed by one in this PEM file
+    #[arg(long, value_name = "FILE")]
+    pub tls_client_ca: Option<PathBuf>,
 
     /// Serve over TLS without certificate files: self-signed makes a key and a
     /// certificate for this run, for trying out
@@ -157,7 +163,7 @@ impl Options {
     /// Whether connections speak TLS.
     #[must_use]
     pub fn is_tls(&self) -> bool {
-        self.tls.is_some() || self.tls_cert.is_some()
+        self.tls.is_some() || !self.tls_cert.is_empty()
     }
 
     fn settled(mut self) -> Self {

@@ -2,7 +2,7 @@
 
 use super::options::{Certificate, KernelTls, Options};
 use lastbyte::{Backend, OffloadWish};
-use lastbyte_backends::tls::{Rustls, TlsBackend, TlsOptions, TlsTerms};
+use lastbyte_backends::tls::{ClientCertificates, Rustls, TlsBackend, TlsOptions, TlsTerms};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,23 +13,21 @@ const PROTOCOL: &[u8] = b"http/1.1";
 /// `plain`, or TLS over it if the options say so. The error is a line for people.
 ///
 /// # Errors
-/// If the certificate or the key cannot be read or used.
+/// If a certificate or a key cannot be read or used.
 pub fn over(plain: Arc<dyn Backend>, options: &Options) -> Result<Arc<dyn Backend>, String> {
-    let (what, certificate, key) = match (&options.tls_cert, &options.tls_key, options.tls) {
-        (Some(certificate), Some(key), _) => {
-            let what = format!("--tls-cert {} --tls-key {}", certificate.display(), key.display());
-            (what, read(certificate)?, read(key)?)
+    let mut shown = shown(options)?.into_iter();
+    let Some(first) = shown.next() else {
+        for (flag, is_set) in [
+            ("--ktls", options.ktls.is_some()),
+            ("--tls-client-ca", options.tls_client_ca.is_some()),
+        ] {
+            if is_set {
+                return Err(format!(
+                    "{flag} needs a certificate: --tls self-signed, or --tls-cert and --tls-key"
+                ));
+            }
         }
-        (_, _, Some(Certificate::SelfSigned)) => {
-            let (certificate, key) = self_signed(options)?;
-            ("--tls self-signed".to_owned(), certificate, key)
-        }
-        _ if options.ktls.is_some() => {
-            return Err("--ktls needs a certificate: --tls self-signed, or --tls-cert and \
-                        --tls-key"
-                .to_owned());
-        }
-        _ => return Ok(plain),
+        return Ok(plain);
     };
     let mut terms = TlsTerms::default();
     let mut tls = TlsOptions::default();
@@ -44,10 +42,51 @@ pub fn over(plain: Arc<dyn Backend>, options: &Options) -> Result<Arc<dyn Backen
     }
     tls.unchanging_files = options.ktls_unchanging_files;
     terms.protocols = vec![PROTOCOL.to_vec()];
-    let provider = Rustls::new()
-        .with_server(&certificate, &key, &terms)
+    let mut what = first.what;
+    if let Some(authorities) = &options.tls_client_ca {
+        terms.clients = ClientCertificates::Required { roots: read(authorities)? };
+        what = format!("{what} --tls-client-ca {}", authorities.display());
+    }
+    let mut provider = Rustls::new()
+        .with_server(&first.certificate, &first.key, &terms)
         .map_err(|error| format!("{what}: {error}"))?;
+    for other in shown {
+        provider = provider
+            .with_certificate_for_its_names(&other.certificate, &other.key)
+            .map_err(|error| format!("{}: {error}", other.what))?;
+    }
     Ok(Arc::new(TlsBackend::new(plain, Arc::new(provider), tls)))
+}
+
+/// A certificate chain with its key, as PEM.
+struct Shown {
+    /// The options that it is from.
+    what: String,
+    certificate: Vec<u8>,
+    key: Vec<u8>,
+}
+
+/// All that is to be shown: none without TLS.
+fn shown(options: &Options) -> Result<Vec<Shown>, String> {
+    if options.tls == Some(Certificate::SelfSigned) {
+        let (certificate, key) = self_signed(options)?;
+        return Ok(vec![Shown { what: "--tls self-signed".to_owned(), certificate, key }]);
+    }
+    let (certificates, keys) = (&options.tls_cert, &options.tls_key);
+    if certificates.len() != keys.len() {
+        return Err(format!(
+            "each --tls-cert needs its --tls-key: there are {} and {}",
+            certificates.len(),
+            keys.len()
+        ));
+    }
+    let pairs = certificates.iter().zip(keys);
+    pairs
+        .map(|(certificate, key)| {
+            let what = format!("--tls-cert {} --tls-key {}", certificate.display(), key.display());
+            Ok(Shown { what, certificate: read(certificate)?, key: read(key)? })
+        })
+        .collect()
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
