@@ -274,7 +274,11 @@ fn the_certificate_is_that_of_the_name() {
             let (near, far) = pair();
             let greeting = thread::spawn(move || greet(peer(far, name, version, None)));
             assert_eq!(known(&mut world, near), Ok(None));
-            assert_eq!(greeting.join().unwrap().expect("a good end"), [expected.clone()], "{name}");
+            assert_eq!(
+                greeting.join().unwrap().expect("a good end"),
+                std::slice::from_ref(&expected),
+                "{name}"
+            );
         }
     }
 }
