@@ -146,6 +146,15 @@ impl Subject {
         self.speaking(Arc::new(known.clone()), terms, |_| {})
     }
 
+    /// The same with this wish for kernel TLS, which the case sees to that it is
+    /// not fulfilled.
+    pub(crate) fn declined(&self, known: &Known, wish: OffloadWish) -> Self {
+        let terms = Terms { version: Some(known.version), cipher: Some(known.cipher) };
+        let subject =
+            self.speaking(Arc::new(known.clone()), terms, |options| options.offload = wish);
+        Self { transport: Transport::UserTls, ..subject }
+    }
+
     /// The same, with other options.
     pub(crate) fn adjusted(&self, adjust: impl FnOnce(&mut TlsOptions)) -> Result<Self, Failure> {
         let terms = self.usual_terms();

@@ -3,7 +3,6 @@
 #![cfg(all(target_os = "linux", not(lastbyte_portable)))]
 
 mod certificates;
-mod faults;
 mod handshakes;
 mod hostile;
 mod interop;

@@ -19,6 +19,8 @@ mod c07_refusal;
 mod c08_degradation;
 mod c09_zero_copy;
 mod c10_no_plaintext_leak;
+#[cfg(target_os = "linux")]
+mod c10_refused_keys;
 mod c11_tls_is_complete;
 mod c11_tls_is_robust;
 mod c11_tls_of_others;
@@ -59,6 +61,8 @@ pub fn cases() -> Vec<Case> {
         c08_degradation::cases(),
         c09_zero_copy::cases(),
         c10_no_plaintext_leak::cases(),
+        #[cfg(target_os = "linux")]
+        c10_refused_keys::cases(),
         c11_tls_is_complete::cases(),
         c11_tls_is_robust::cases(),
         c11_tls_of_others::cases(),

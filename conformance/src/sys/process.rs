@@ -81,6 +81,32 @@ pub(crate) fn refuse_connecting() -> io::Result<()> {
     filter::refuse_all(&[libc::SYS_connect], libc::EPERM)
 }
 
+/// A step of handing TLS keys to the kernel.
+#[cfg(target_os = "linux")]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum KeyCall {
+    /// Makes it a socket that has a record layer.
+    Ulp,
+    /// Sets the key that seals.
+    SetTransmit,
+    /// Reads its record number.
+    GetTransmit,
+    /// Sets the key that opens.
+    SetReceive,
+}
+
+/// Has the kernel refuse this step to the calling thread from now on.
+#[cfg(target_os = "linux")]
+pub(crate) fn refuse_key_call(call: KeyCall, errno: i32) -> io::Result<()> {
+    let (number, option) = match call {
+        KeyCall::Ulp => (libc::SYS_setsockopt, (libc::IPPROTO_TCP, libc::TCP_ULP)),
+        KeyCall::SetTransmit => (libc::SYS_setsockopt, (libc::SOL_TLS, libc::TLS_TX)),
+        KeyCall::GetTransmit => (libc::SYS_getsockopt, (libc::SOL_TLS, libc::TLS_TX)),
+        KeyCall::SetReceive => (libc::SYS_setsockopt, (libc::SOL_TLS, libc::TLS_RX)),
+    };
+    filter::refuse_options(number, &[option], errno)
+}
+
 /// `seccomp-no-epoll`, `seccomp-no-epoll-enosys`, …, `memlock=BYTES`.
 impl FromStr for ProcessRestriction {
     type Err = UnknownRestriction;
@@ -176,6 +202,15 @@ mod filter {
     /// The same with calls by their numbers.
     pub(super) fn refuse_all(numbers: &[libc::c_long], errno: i32) -> io::Result<()> {
         apply(numbers, &[], errno)
+    }
+
+    /// The same with a call about these socket options, by level and name.
+    pub(super) fn refuse_options(
+        number: libc::c_long,
+        options: &[(libc::c_int, libc::c_int)],
+        errno: i32,
+    ) -> io::Result<()> {
+        apply(&[number], options, errno)
     }
 
     fn apply(
