@@ -162,7 +162,7 @@ impl<K: CompletionSink> Layer<K> {
             }
             connection.armed = connection.deadline;
         }
-        if connection.is_stuck() && !self.stuck.contains(&id) {
+        if connection.is_stuck() && !std::mem::replace(&mut connection.is_waiting, true) {
             self.stuck.push(id);
         }
         Some(result)
@@ -244,7 +244,10 @@ impl<K: CompletionSink> Layer<K> {
         }
         self.touched = touched;
         for id in std::mem::take(&mut self.stuck) {
-            self.with(id, inner, Connection::go_on);
+            self.with(id, inner, |connection, inner, cx| {
+                connection.is_waiting = false;
+                connection.go_on(inner, cx);
+            });
         }
         if self.deadlines.is_empty() {
             return;

@@ -82,6 +82,8 @@ pub(super) struct Connection {
     pub(super) armed: Option<Time>,
     /// It waits to be looked after in this turn.
     pub(super) is_touched: bool,
+    /// It is looked after in each turn, for room.
+    pub(super) is_waiting: bool,
 }
 
 impl Connection {
@@ -116,6 +118,7 @@ impl Connection {
             deadline: Some(by),
             armed: None,
             is_touched: false,
+            is_waiting: false,
         }
     }
 
