@@ -50,9 +50,6 @@ pub(super) struct Connection {
     pub(super) input_ended: bool,
     /// The user has asked for input.
     pub(super) wants_input: bool,
-    /// What the selector was last told to report, input and output, unless it
-    /// has reported since.
-    pub(super) selected: Option<(bool, bool)>,
     /// It waits in the driver's `again` list.
     pub(super) in_again: bool,
 
@@ -115,7 +112,6 @@ impl Connection {
             read_closed: false,
             input_ended: false,
             wants_input: false,
-            selected: None,
             in_again: false,
             stamps: false,
             zero_copy: ZeroCopy::Unusable,
@@ -160,7 +156,6 @@ impl Connection {
 
     /// Something happened on the socket.
     pub(super) fn ready(&mut self, ready: Ready, cx: &mut Context) {
-        self.selected = None;
         self.readable |= ready.readable || ready.read_closed;
         self.writable |= ready.writable;
         self.read_closed |= ready.read_closed;

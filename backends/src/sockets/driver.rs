@@ -109,12 +109,7 @@ impl<S: Selector, K: CompletionSink> SocketDriver<S, K> {
         let input = !connection.has_input() && !connection.input_ended;
         let output = !connection.writable && connection.has_output();
         let prepared = connection.take_prepared();
-        let wants = (input && (connection.wants_input || closing), output);
-        // Most of what is done here changes nothing of that.
-        if connection.selected != Some(wants) {
-            connection.selected = Some(wants);
-            self.selector.want(token, wants.0, wants.1);
-        }
+        self.selector.want(token, input && (connection.wants_input || closing), output);
         if let Some((memory, zero_copy)) = prepared {
             self.selector.send(token, memory, zero_copy);
         }

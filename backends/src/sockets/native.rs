@@ -124,8 +124,6 @@ impl Connection {
     }
 
     fn received(&mut self, buffer: Ahead, now: Moment, cx: &mut Context) {
-        // The selector takes the wish for input for fulfilled.
-        self.selected = None;
         if matches!(self.phase, Phase::Dying { .. } | Phase::Gone) || self.is_doomed() {
             return;
         }
@@ -139,7 +137,6 @@ impl Connection {
     }
 
     fn receive_ended(&mut self, now: Moment, cx: &mut Context) {
-        self.selected = None;
         if let Some(native) = &mut self.native {
             native.input_ends = true;
         }
