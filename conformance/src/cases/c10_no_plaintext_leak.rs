@@ -6,16 +6,13 @@
 use super::expect_nothing_held;
 use crate::failure::{Failure, ensure};
 use crate::material::{Kind, Material};
-use crate::peers::{End, RecordPeer, reset};
+use crate::peers::{End, RecordPeer, reset, wire_to_end};
 use crate::rig::{PATIENCE, Rig};
 use crate::tls::{CIPHERS, DATA, HANDSHAKE, KEY_UPDATE_REQUESTED, Known, VERSIONS};
 use crate::wire::Wire;
 use crate::{Case, Proof, Subject, pattern};
-use lastbyte::{
-    AttachOptions, CloseOutcome, ConnectionId, FailReason, TlsCipher, TlsFailure, TlsVersion, Watch,
-};
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use lastbyte::{AttachOptions, CloseOutcome, FailReason, TlsCipher, TlsFailure, TlsVersion, Watch};
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 pub(super) fn cases() -> Vec<Case> {
@@ -83,27 +80,6 @@ fn every_byte(subject: &Subject) -> Result<Proof, Failure> {
     Ok(Proof::full())
 }
 
-/// Everything that can be read until the connection ends or nothing more comes.
-fn rest(rig: &mut Rig, connection: ConnectionId, far: &TcpStream) -> Result<Vec<u8>, Failure> {
-    far.set_nonblocking(true)?;
-    let mut wire = Vec::new();
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        ensure!(Instant::now() < deadline, "a failed handshake does not end");
-        let mut buffer = [0; 4096];
-        match (&*far).read(&mut buffer) {
-            Ok(0) => break,
-            Ok(n) => wire.extend_from_slice(&buffer[..n]),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                rig.turn(Duration::from_millis(2))?;
-            }
-            Err(_) => break,
-        }
-    }
-    rig.until("the connection to close", |record| record.is_closed(connection))?;
-    Ok(wire)
-}
-
 fn handshake_fails(subject: &Subject) -> Result<Proof, Failure> {
     let timed = subject.adjusted(|options| {
         options.handshake_timeout = Duration::from_millis(150);
@@ -126,7 +102,8 @@ fn handshake_fails(subject: &Subject) -> Result<Proof, Failure> {
         let connection = rig.attach(pair.own, &AttachOptions::default())?;
         let secret = rig.send(connection, 50_000, Watch::ALL)?;
         (&pair.peer).write_all(said)?;
-        let wire = rest(&mut rig, connection, &pair.peer)?;
+        let (wire, _) = wire_to_end(&mut rig, &pair.peer)?;
+        rig.until("the connection to close", |record| record.is_closed(connection))?;
         rig.settle()?;
         // Nothing, or one alert.
         ensure!(

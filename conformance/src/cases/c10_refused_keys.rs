@@ -6,7 +6,7 @@
 
 use super::expect_nothing_held;
 use crate::failure::{Failure, ensure};
-use crate::peers::RecordPeer;
+use crate::peers::{End, RecordPeer, wire_to_end};
 use crate::rig::{PATIENCE, Rig};
 use crate::sys::process::{self, KeyCall};
 use crate::tls::{DATA, HANDSHAKE, HELLO, KEY_UPDATE_REQUESTED, Known, VERSIONS};
@@ -16,9 +16,8 @@ use lastbyte::{
     AttachOptions, CloseOutcome, FailReason, OffloadWish, TlsCipher, TlsFailure, TlsVersion,
     Transport, Watch,
 };
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
-use std::time::{Duration, Instant};
+use std::io::Write;
+use std::net::Shutdown;
 
 pub(super) fn cases() -> Vec<Case> {
     [
@@ -106,7 +105,7 @@ fn hand_over(
     if then == Then::UserSpace {
         rig.driver().close(connection, PATIENCE)?;
     }
-    let (wire, is_reset) = everything(&mut rig, &peer)?;
+    let (wire, end) = wire_to_end(&mut rig, &peer)?;
     peer.shutdown(Shutdown::Both).ok();
     drop(peer);
     rig.until("the connection to close", |record| record.is_closed(connection))?;
@@ -131,7 +130,7 @@ fn hand_over(
                 ..
             }))),
         ) => {
-            ensure!(is_reset, "it was not reset");
+            ensure!(end == End::Reset, "it ended {end:?}");
             ensure!(content.is_empty() && others == 0, "something came after the handshake");
         }
         (_, closed) => {
@@ -139,25 +138,6 @@ fn hand_over(
         }
     }
     expect_nothing_held(&mut rig)
-}
-
-/// All that comes until the end, and whether that is a reset.
-fn everything(rig: &mut Rig, mut peer: &TcpStream) -> Result<(Vec<u8>, bool), Failure> {
-    peer.set_nonblocking(true)?;
-    let mut wire = Vec::new();
-    let mut buffer = vec![0; 64 << 10];
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        ensure!(Instant::now() < deadline, "no end comes");
-        match peer.read(&mut buffer) {
-            Ok(0) => return Ok((wire, false)),
-            Ok(n) => wire.extend_from_slice(&buffer[..n]),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                rig.turn(Duration::from_millis(1))?;
-            }
-            Err(_) => return Ok((wire, true)),
-        }
-    }
 }
 
 /// The payload in these records, and how many others there are. Whatever does not

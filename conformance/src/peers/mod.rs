@@ -1,9 +1,10 @@
 //! Real TCP peers, one behaviour a file: each runs in a thread of its own on an
-//! ordinary blocking socket, but for the puppet, which a case steps itself.
+//! ordinary blocking socket, but for those that a case steps itself.
 
 mod flooding;
 mod half_closing;
 mod puppet;
+mod raw;
 mod reader;
 mod record_peer;
 mod resetting;
@@ -12,6 +13,7 @@ mod stalling;
 pub(crate) use flooding::Flooding;
 pub(crate) use half_closing::half_closing;
 pub(crate) use puppet::Puppet;
+pub(crate) use raw::wire_to_end;
 pub(crate) use reader::{byte_at_a_time, reader, reader_of};
 pub(crate) use record_peer::RecordPeer;
 pub(crate) use resetting::{reset, resetting};
