@@ -196,6 +196,11 @@ impl Session {
 
     /// An alert came.
     pub(super) fn alert(&mut self, bytes: &[u8]) -> Result<(), Stop> {
+        // Nothing comes between the records of a message (RFC 8446, section 5.1).
+        if self.version == TlsVersion::Tls13 && !self.message.is_empty() {
+            let what = "an alert comes inside of a handshake message";
+            return Err(Violation::unexpected(what).into());
+        }
         // Alerts are neither split nor joined (RFC 8446, section 5.1).
         let &[level, description] = bytes else {
             return Err(Violation::new("an alert is cut", TlsAlert::DECODE_ERROR).into());

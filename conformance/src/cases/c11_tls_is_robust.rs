@@ -3,7 +3,7 @@
 use super::{expect_graceful, expect_nothing_held};
 use crate::failure::{Failure, ensure};
 use crate::far_end::FarEnd;
-use crate::peers::{RecordPeer, reader};
+use crate::peers::{End, RecordPeer, reader};
 use crate::rig::{PATIENCE, Rig};
 use crate::tls::{
     self, ALERT, CIPHERS, DATA, HANDSHAKE, HELLO, KEY_UPDATE, KEY_UPDATE_REQUESTED, Known, VERSIONS,
@@ -49,6 +49,11 @@ pub(super) fn cases() -> Vec<Case> {
             "C14-a-stalled-handshake-disturbs-nobody",
             "others are served while ten peers do not finish theirs, and those are given up",
             stalled_handshakes,
+        ),
+        Case::new(
+            "C12-close-while-the-peer-changes-its-keys",
+            "a peer that goes on sending, with one key after another, gets all and no reset",
+            closed_among_keys,
         ),
         Case::new(
             "C11-an-end-in-the-handshake-is-told",
@@ -229,6 +234,12 @@ fn violations(subject: &Subject) -> Result<Proof, Failure> {
     let what = "data in the middle of a message";
     let alert = or_by_kernel(TlsAlert::UNEXPECTED_MESSAGE, TlsAlert::DECODE_ERROR);
     expect_violation(what, &mut rig, connection, peer, alert)?;
+
+    let (mut rig, connection, mut peer) = start(TLS13)?;
+    peer.send(HANDSHAKE, &[4, 0])?;
+    peer.send(ALERT, &[1, 0])?;
+    let what = "close_notify in the middle of a message";
+    expect_violation(what, &mut rig, connection, peer, TlsAlert::UNEXPECTED_MESSAGE)?;
     Ok(Proof::full())
 }
 
@@ -310,6 +321,39 @@ fn unread_answers(subject: &Subject) -> Result<Proof, Failure> {
     let answers = peer.of(HANDSHAKE).count();
     ensure!((1..=400).contains(&answers), "400 requests were answered {answers} times");
     Ok(Proof::noting(format!("400 requests, {answers} answers")))
+}
+
+fn closed_among_keys(subject: &Subject) -> Result<Proof, Failure> {
+    const LEN: usize = 1_000_000;
+    let known = Known::new(TlsVersion::Tls13, TlsCipher::Aes128Gcm);
+    let subject = subject.knowing(&known);
+    let mut rig = Rig::new(&subject)?;
+    let wire = Wire { peer_window: Some(64 << 10), ..Wire::narrow_sender() };
+    let (connection, mut peer) = RecordPeer::join(&mut rig, &subject, &known, wire)?;
+    rig.send(connection, LEN, Watch::ALL)?;
+    rig.driver().close(connection, PATIENCE)?;
+    let mut keys = 0;
+    while peer.end == End::Left {
+        let message = if keys % 2 == 0 { KEY_UPDATE } else { KEY_UPDATE_REQUESTED };
+        peer.send(HANDSHAKE, &message)?;
+        peer.sealing.update();
+        peer.send(DATA, &[b'?'; 300])?;
+        keys += 1;
+        rig.turn(Duration::from_millis(1))?;
+        peer.read(10_000)?;
+    }
+    // It has learnt of the end, and may say more all the same.
+    for _ in 0..10 {
+        peer.send(HANDSHAKE, &KEY_UPDATE)?;
+        peer.sealing.update();
+        peer.send(DATA, b"?")?;
+        rig.turn(Duration::from_millis(1))?;
+    }
+    peer.expect_all(LEN as u64)?;
+    peer.finish()?;
+    rig.until("the connection to close", |record| record.is_closed(connection))?;
+    expect_graceful(&rig, connection)?;
+    Ok(Proof::noting(format!("{keys} keys")))
 }
 
 fn tiny_records(subject: &Subject) -> Result<Proof, Failure> {
