@@ -13,6 +13,10 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// When to ask a kernel again that would not start an operation, for want of
+/// memory (`io_uring/io_uring.c`, `io_submit_sqes`).
+const TRY_AGAIN: Duration = Duration::from_millis(1);
+
 impl Selector for RingSelector {
     fn add(&mut self, fd: BorrowedFd<'_>, token: usize) -> io::Result<()> {
         let listens = crate::sockets::is_listener(token);
@@ -95,8 +99,15 @@ impl Selector for RingSelector {
         }
         // With a turn's worth of work at hand, nothing more is fetched.
         if self.waiting.len() < self.limit {
-            let idle = self.waiting.is_empty() && self.stamps.is_empty();
-            let wait = if idle { wait } else { Some(Duration::ZERO) };
+            let idle = self.waiting.is_empty() && self.stamps.is_empty() && !self.woken;
+            let wait = match wait {
+                _ if !idle => Some(Duration::ZERO),
+                // Nothing would tell of what could not be started.
+                wait if self.is_behind() => {
+                    Some(wait.map_or(TRY_AGAIN, |wait| wait.min(TRY_AGAIN)))
+                }
+                wait => wait,
+            };
             if wait != Some(Duration::ZERO) || self.started || self.ring.has_more() {
                 self.started = false;
                 self.ring.enter(wait)?;
@@ -104,6 +115,7 @@ impl Selector for RingSelector {
             self.reap();
             self.more = self.ring.has_more();
         }
+        self.woken = false;
         happened.append(&mut self.stamps);
         let mut left = self.limit;
         while left > 0 {
@@ -234,6 +246,11 @@ impl Selector for RingSelector {
 }
 
 impl RingSelector {
+    /// Whether something that is to be waited for could not be started.
+    fn is_behind(&self) -> bool {
+        !self.dirty.is_empty() || !self.listens_to_waker
+    }
+
     /// What a happening means now that later ones may have come: a socket that
     /// the kernel receives from must not be read.
     fn as_of_now(&mut self, happening: Happening) -> Happening {

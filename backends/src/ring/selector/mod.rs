@@ -61,6 +61,8 @@ pub(crate) struct RingSelector {
     sent_registered: u64,
     waker: Arc<EventWaker>,
     listens_to_waker: bool,
+    /// Somebody has called, and no turn has returned since.
+    woken: bool,
     /// Something was started that the kernel has not been told of.
     started: bool,
     /// The kernel had more to say than was there to be taken out.
@@ -116,6 +118,7 @@ impl RingSelector {
             sent_registered: 0,
             waker: Arc::new(EventWaker::new()?),
             listens_to_waker: false,
+            woken: false,
             started: false,
             more: false,
             announced: OnceCell::new(),

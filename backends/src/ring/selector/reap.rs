@@ -25,6 +25,7 @@ impl RingSelector {
             closing,
             waker,
             listens_to_waker,
+            woken,
             ..
         } = self;
         let mut told = Told { ports, buffers, ahead, waiting, stamps, dirty, closing };
@@ -38,7 +39,7 @@ impl RingSelector {
                 Meaning::Nothing => {}
                 Meaning::Plain { purpose: Purpose::Wake, .. } => {
                     waker.clear();
-                    *listens_to_waker = false;
+                    (*listens_to_waker, *woken) = (false, true);
                 }
                 Meaning::Plain { port, purpose, more } => {
                     told.plain(port, purpose, more, &completion);

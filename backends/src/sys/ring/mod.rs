@@ -23,6 +23,10 @@ use std::time::Duration;
 /// `IORING_ENTER_GETEVENTS`, `include/uapi/linux/io_uring.h`.
 const ENTER_GETEVENTS: u32 = 1;
 
+/// Longer than that there is no difference between waits, and the kernel's seconds
+/// are signed.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// A ring. Its completions are 32 bytes wide where the kernel has that, for
 /// stamps come in the second half.
 pub(crate) struct Ring {
@@ -130,7 +134,7 @@ impl Ring {
             Some(Duration::ZERO) => return self.submit(),
             None => with!(&mut self.queues, ring => ring.submitter().submit_and_wait(1)),
             Some(wait) => {
-                let wait = types::Timespec::from(wait);
+                let wait = types::Timespec::from(wait.min(LONGEST));
                 let args = types::SubmitArgs::new().timespec(&wait);
                 with!(&mut self.queues, ring => ring.submitter().submit_with_args(1, &args))
             }
