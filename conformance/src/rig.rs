@@ -287,6 +287,19 @@ impl<D: Driver + ?Sized> Rig<D> {
         Ok(())
     }
 
+    /// Checks that a driver with nothing to do waits: each turn is told of
+    /// something, or lasts.
+    pub(crate) fn expect_calm(&mut self) -> Result<(), Failure> {
+        let until = Instant::now() + Duration::from_millis(100);
+        let mut turns = 0;
+        while Instant::now() < until {
+            self.turn(Duration::from_millis(10))?;
+            turns += 1;
+        }
+        ensure!(turns < 100, "{turns} turns in 100 ms, with nothing to do");
+        Ok(())
+    }
+
     /// Turns until every transfer is over and checks that nothing is missing.
     #[track_caller]
     pub(crate) fn settle(&mut self) -> Result<(), Failure> {

@@ -46,6 +46,11 @@ impl Phase {
         matches!(self, Self::Gone)
     }
 
+    /// Whether what still comes is read and thrown away.
+    pub(super) fn discards_input(&self) -> bool {
+        matches!(self, Self::Draining { .. } | Self::Finishing { .. } | Self::Lingering { .. })
+    }
+
     pub(super) fn deadline(&self) -> Option<Time> {
         match self {
             Self::Open | Self::Gone => None,

@@ -9,7 +9,7 @@ use lastbyte::{
     AttachOptions, Attached, CompletionSink, ConnectionId, ControlRecord, Counters, Driver,
     DriverConfig, DriverError, FailReason, Limit, ListenerId, Moment, NotRegistered, OffloadError,
     OffloadOptions, Offloaded, Payload, Pool, RefuseReason, Refused, Socket, Time, TlsSession,
-    TrafficKeys, TransferId, Turn, Wake, Watch,
+    TrafficKeys, TransferId, Transport, Turn, Wake, Watch,
 };
 use slab::Slab;
 use std::fmt;
@@ -60,6 +60,14 @@ impl<S: Selector, K: CompletionSink> SocketDriver<S, K> {
             .ok_or(RefuseReason::UnknownConnection)
     }
 
+    /// From now on input is read by calls, and none of it ahead.
+    fn read_by_call(&mut self, slot: usize) {
+        let connection = &mut self.connections[slot];
+        if !std::mem::replace(&mut connection.by_call, true) {
+            self.selector.read_by_call(connection.token, true);
+        }
+    }
+
     /// Lets `act` work on a known connection, then tidies up after it.
     fn with<R>(
         &mut self,
@@ -105,11 +113,11 @@ impl<S: Selector, K: CompletionSink> SocketDriver<S, K> {
             self.selector.retire(connection.stream, token);
             return;
         }
-        let closing = !connection.phase.is_open();
-        let input = !connection.has_input() && !connection.input_ended;
+        let reads = connection.wants_input || connection.discards_input();
+        let input = reads && !connection.has_input() && !connection.input_ended;
         let output = !connection.writable && connection.has_output();
         let prepared = connection.take_prepared();
-        self.selector.want(token, input && (connection.wants_input || closing), output);
+        self.selector.want(token, input, output);
         if let Some((memory, zero_copy)) = prepared {
             self.selector.send(token, memory, zero_copy);
         }
@@ -374,11 +382,7 @@ impl<S: Selector, K: CompletionSink> Driver for SocketDriver<S, K> {
             let what = "input may have been taken ahead already";
             return Err(RefuseReason::Unsupported { what });
         }
-        if !owner.by_call {
-            owner.by_call = true;
-            let token = owner.token;
-            self.selector.read_by_call(token, true);
-        }
+        self.read_by_call(connection.slot() as usize);
         self.with(connection, |connection, cx| connection.receive_at_most(bytes, cx))
     }
 
@@ -393,6 +397,11 @@ impl<S: Selector, K: CompletionSink> Driver for SocketDriver<S, K> {
         }
         let slot = connection.slot() as usize;
         let result = self.connections[slot].offload(session, options, &mut self.cx);
+        // Whoever receives for such a socket has to say where the types of records
+        // go, which only a call does.
+        if matches!(&result, Ok(offloaded) if offloaded.receive == Transport::KernelTls) {
+            self.read_by_call(slot);
+        }
         self.tidy(slot);
         result
     }

@@ -79,6 +79,8 @@ pub(super) struct Receive {
     early: Vec<u8>,
     /// The kernel has come to a record that it does not open.
     unopened: Option<i32>,
+    /// It has come to one of which it has not got the key.
+    awaits_key: bool,
 }
 
 impl Transmit {
@@ -257,7 +259,9 @@ impl Connection {
             }
         }
         if receive {
-            tls.receive = Some(Receive { version, cipher, early: early_data, unopened: None });
+            let early = early_data;
+            tls.receive =
+                Some(Receive { version, cipher, early, unopened: None, awaits_key: false });
             // What is there already has been signalled.
             self.readable = true;
         }
@@ -478,6 +482,9 @@ impl Connection {
         let fd = self.stream.as_fd();
         match tls_ulp::set_keys(fd, Direction::Receive, version, cipher, keys) {
             Ok(()) => {
+                if let Some(receive) = self.receiving() {
+                    receive.awaits_key = false;
+                }
                 self.readable = true;
                 self.go_on(None, cx);
             }
@@ -496,6 +503,22 @@ impl Connection {
     /// Whether the kernel opens the peer's records.
     pub(super) fn opens(&self) -> bool {
         self.kernel_tls.as_ref().is_some_and(|tls| tls.receive.is_some())
+    }
+
+    /// Nothing more can be opened before the next key comes, if one comes: until
+    /// then there is no use in waiting for input.
+    pub(super) fn await_key(&mut self) {
+        self.readable = false;
+        if let Some(receive) = self.receiving() {
+            receive.awaits_key = true;
+        }
+    }
+
+    /// Whether what comes is read to be thrown away.
+    pub(super) fn discards_input(&self) -> bool {
+        let awaits_key =
+            |tls: &KernelTls| tls.receive.as_ref().is_some_and(|receive| receive.awaits_key);
+        self.phase.discards_input() && !self.kernel_tls.as_deref().is_some_and(awaits_key)
     }
 
     /// What was opened before the kernel took over, as much as `room`.

@@ -1,6 +1,5 @@
 //! Input.
 
-use super::closing::Phase;
 use super::connection::{Connection, reason};
 use super::context::Context;
 use crate::sys::{input, tls_ulp};
@@ -46,12 +45,10 @@ impl Connection {
 
     /// Reads what is asked for, or once closing throws it away.
     pub(super) fn read(&mut self, now: Option<Moment>, cx: &mut Context) {
-        match self.phase {
-            Phase::Open if self.wants_input => self.answer_receive(now, cx),
-            Phase::Draining { .. } | Phase::Finishing { .. } | Phase::Lingering { .. } => {
-                self.discard(cx);
-            }
-            _ => {}
+        if self.phase.is_open() && self.wants_input {
+            self.answer_receive(now, cx);
+        } else if self.phase.discards_input() {
+            self.discard(cx);
         }
     }
 
@@ -112,11 +109,13 @@ impl Connection {
             buffer.clear();
             match self.read_into(&mut buffer) {
                 Ok(Read::End | Read::Bytes) => {}
-                Ok(Read::Record(record)) => self.tell_record(record, cx),
+                Ok(Read::Record(record)) if self.phase.is_known() => {
+                    self.tell_record(record, cx);
+                }
+                Ok(Read::Record(_)) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // Its key is about to come.
                 Err(error) if error.raw_os_error() == Some(tls_ulp::NEEDS_KEY) => {
-                    self.readable = false;
+                    self.await_key();
                     return;
                 }
                 // The kernel opens no more of what comes.

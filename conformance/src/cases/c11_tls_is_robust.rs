@@ -56,6 +56,11 @@ pub(super) fn cases() -> Vec<Case> {
             closed_among_keys,
         ),
         Case::new(
+            "C14-tls-a-peers-last-words-keep-nobody-busy",
+            "whatever a peer says last, before or after the end, a driver waits for what comes",
+            calm_at_the_end,
+        ),
+        Case::new(
             "C11-an-end-in-the-handshake-is-told",
             "a peer that leaves before it is done did not come to terms",
             leaves_in_handshake,
@@ -342,18 +347,51 @@ fn closed_among_keys(subject: &Subject) -> Result<Proof, Failure> {
         rig.turn(Duration::from_millis(1))?;
         peer.read(10_000)?;
     }
-    // It has learnt of the end, and may say more all the same.
+    peer.expect_all(LEN as u64)?;
+    rig.until("the connection to close", |record| record.is_closed(connection))?;
+    expect_graceful(&rig, connection)?;
+    // It has learnt of the end, and may say more all the same: nobody is told.
     for _ in 0..10 {
         peer.send(HANDSHAKE, &KEY_UPDATE)?;
         peer.sealing.update();
         peer.send(DATA, b"?")?;
         rig.turn(Duration::from_millis(1))?;
     }
-    peer.expect_all(LEN as u64)?;
+    peer.send(ALERT, &[1, 0])?;
     peer.finish()?;
-    rig.until("the connection to close", |record| record.is_closed(connection))?;
-    expect_graceful(&rig, connection)?;
+    rig.expect_calm()?;
     Ok(Proof::noting(format!("{keys} keys")))
+}
+
+fn calm_at_the_end(subject: &Subject) -> Result<Proof, Failure> {
+    const WRONG_UPDATE: [u8; 5] = [24, 0, 0, 1, 7];
+    let start = || join(subject, TlsVersion::Tls13, TlsCipher::Aes128Gcm);
+    // What it says is not what it has to say next, and then it says no more.
+    for (kind, content) in [
+        (ALERT, &[1, 0][..]),
+        (HANDSHAKE, &KEY_UPDATE),
+        (HANDSHAKE, &WRONG_UPDATE),
+        (HANDSHAKE, &[4, 0]),
+        (DATA, b"?"),
+    ] {
+        for closes_first in [true, false] {
+            let what = format!("{content:?} of type {kind}, closed before: {closes_first}");
+            let in_case = |failure: Failure| failure.while_doing(what.clone());
+            let (mut rig, connection, mut peer) = start()?;
+            if closes_first {
+                rig.driver().close(connection, PATIENCE)?;
+                peer.read_to_end(&mut rig)?;
+            } else {
+                rig.driver().receive(connection)?;
+            }
+            peer.send(kind, content)?;
+            peer.send(ALERT, &[1, 0])?;
+            peer.finish()?;
+            rig.linger(Duration::from_millis(10)).map_err(in_case)?;
+            rig.expect_calm().map_err(in_case)?;
+        }
+    }
+    Ok(Proof::full())
 }
 
 fn tiny_records(subject: &Subject) -> Result<Proof, Failure> {

@@ -11,6 +11,8 @@ mod c05_memory;
 #[cfg(target_os = "linux")]
 mod c05_memory_elsewhere;
 #[cfg(target_os = "linux")]
+mod c05_memory_in_a_queue;
+#[cfg(target_os = "linux")]
 mod c05_memory_over_a_link;
 #[cfg(target_os = "linux")]
 mod c05_registered_memory;
@@ -54,6 +56,8 @@ pub fn cases() -> Vec<Case> {
         c05_memory_elsewhere::cases(),
         #[cfg(target_os = "linux")]
         c05_memory_over_a_link::cases(),
+        #[cfg(target_os = "linux")]
+        c05_memory_in_a_queue::cases(),
         #[cfg(target_os = "linux")]
         c05_registered_memory::cases(),
         c06_time::cases(),

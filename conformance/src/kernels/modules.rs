@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 /// What the cases can use, and what that needs without saying so: kernel TLS
 /// asks for its ciphers by the name of an algorithm, not of a module. Names
 /// differ between kernels; what is built in or in another module is passed over.
-pub(super) const WANTED: [&str; 25] = [
+pub(super) const WANTED: [&str; 26] = [
     "virtio_pci",
     "virtio_net",
     "veth",
     "tun",
     "sch_netem",
+    "sch_tbf",
     "sch_fq",
     "tcp_bbr",
     "aesni_intel",
@@ -38,7 +39,7 @@ pub(super) const WANTED: [&str; 25] = [
 
 /// Those without which cases are lacking something; the others are ciphers that
 /// a kernel may have in another form.
-const NEEDED: [&str; 5] = ["virtio_net", "veth", "tun", "sch_netem", "tls"];
+const NEEDED: [&str; 6] = ["virtio_net", "veth", "tun", "sch_netem", "sch_tbf", "tls"];
 
 /// A module, uncompressed.
 #[derive(Debug)]
@@ -177,7 +178,7 @@ mod tests {
         let selection = select(root).unwrap();
         let names: Vec<_> = selection.modules.iter().map(|module| &*module.name).collect();
         assert_eq!(names, ["veth", "a_b", "tls"]);
-        assert_eq!(selection.missing, ["virtio_net", "sch_netem"]);
+        assert_eq!(selection.missing, ["virtio_net", "sch_netem", "sch_tbf"]);
     }
 
     #[test]

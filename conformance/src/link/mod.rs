@@ -18,10 +18,14 @@ mod lane;
 mod router;
 mod segment;
 #[cfg(target_os = "linux")]
+mod shaped;
+#[cfg(target_os = "linux")]
 pub(crate) mod veth;
 
 #[cfg(target_os = "linux")]
 pub use apart::{Apart, Wire};
+#[cfg(target_os = "linux")]
+pub(crate) use shaped::shaped;
 
 use crate::sys::tun::{self, HERE, THERE};
 use crate::{Failure, Lack};

@@ -80,6 +80,6 @@ fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     TcpStream::connect_timeout(&address, PATIENCE)
 }
 
-fn in_step(what: &'static str) -> impl Fn(io::Error) -> (&'static str, io::Error) {
+pub(super) fn in_step(what: &'static str) -> impl Fn(io::Error) -> (&'static str, io::Error) {
     move |error| (what, error)
 }

@@ -33,6 +33,9 @@ mod number {
     pub(super) const TCA_KIND: u16 = 1;
     pub(super) const TCA_OPTIONS: u16 = 2;
     pub(super) const IFLA_TXQLEN: u16 = 13;
+    pub(super) const TCA_TBF_PARMS: u16 = 1;
+    pub(super) const TCA_TBF_BURST: u16 = 6;
+    pub(super) const TC_LINKLAYER_ETHERNET: u8 = 1;
     pub(super) const TCA_NETEM_RATE: u16 = 6;
     pub(super) const TCA_NETEM_LATENCY64: u16 = 10;
 }
@@ -121,14 +124,7 @@ impl Devices {
     pub(crate) fn netem(&self, name: &str, netem: Netem) -> io::Result<()> {
         /// Packets that may wait: more than any case has under way.
         const LIMIT: u32 = 100_000;
-        let mut message = Message::new(RTM_NEWQDISC, NLM_F_CREATE | NLM_F_REPLACE);
-        // struct tcmsg: family and padding, index, handle, parent, info.
-        message.bytes(&[0; 4]);
-        message.bytes(&self.index(name)?.to_ne_bytes());
-        for field in [0, TC_H_ROOT, 0] {
-            message.bytes(&field.to_ne_bytes());
-        }
-        message.text(TCA_KIND, "netem");
+        let mut message = self.discipline(name, "netem")?;
         message.nested(TCA_OPTIONS, |message| {
             let loss = u64::from(u32::MAX) * u64::from(netem.loss.min(1000)) / 1000;
             let loss = u32::try_from(loss).unwrap_or(u32::MAX);
@@ -147,6 +143,39 @@ impl Devices {
             }
         });
         self.request(message)
+    }
+
+    /// Has the device send so many bytes a second, after the largest packet of a
+    /// loopback, which goes out at once.
+    pub(crate) fn shape(&self, name: &str, bytes_per_second: u32) -> io::Result<()> {
+        const BURST: u32 = 70_000;
+        /// Bytes that may wait.
+        const LIMIT: u32 = 16 << 20;
+        let mut message = self.discipline(name, "tbf")?;
+        message.nested(TCA_OPTIONS, |message| {
+            // struct tc_tbf_qopt: the rate (a struct tc_ratespec: cell_log,
+            // linklayer, overhead, cell_align, mpu, rate) and a peak rate, limit,
+            // buffer, mtu. The burst below takes the place of the buffer.
+            let rate = bytes_per_second.to_ne_bytes();
+            let rate = [&[0, TC_LINKLAYER_ETHERNET, 0, 0, 0, 0, 0, 0][..], &rate].concat();
+            let rest = [LIMIT, 0, 0].map(u32::to_ne_bytes).concat();
+            message.attribute(TCA_TBF_PARMS, &[&rate[..], &[0; 12], &rest].concat());
+            message.attribute(TCA_TBF_BURST, &BURST.to_ne_bytes());
+        });
+        self.request(message)
+    }
+
+    /// The start of a message that gives the device a queueing discipline.
+    fn discipline(&self, name: &str, kind: &str) -> io::Result<Message> {
+        let mut message = Message::new(RTM_NEWQDISC, NLM_F_CREATE | NLM_F_REPLACE);
+        // struct tcmsg: family and padding, index, handle, parent, info.
+        message.bytes(&[0; 4]);
+        message.bytes(&self.index(name)?.to_ne_bytes());
+        for field in [0, TC_H_ROOT, 0] {
+            message.bytes(&field.to_ne_bytes());
+        }
+        message.text(TCA_KIND, kind);
+        Ok(message)
     }
 
     fn index(&self, name: &str) -> io::Result<u32> {

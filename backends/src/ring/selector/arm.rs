@@ -74,14 +74,16 @@ impl RingSelector {
             self.cancel_input(place, input)?;
         }
         let port = &self.ports[place];
-        if listens || port.hung_up {
+        if listens {
             return Ok(());
         }
-        let (fd, repeatedly) = (port.fd, port.half_closed);
-        let stamps = self.uses.stamps && !port.no_stamps;
+        let (fd, repeatedly) = (port.fd, port.half_closed || port.hung_up);
+        // Of a connection that is over only the error queue is of interest: the
+        // kernel says there when it lets go of memory.
+        let stamps = self.uses.stamps && !port.no_stamps && !port.hung_up;
         // Receiving tells of errors and the peer's end, too.
         let watches = !stamps || port.input.is_none();
-        let output = port.wants_output && port.output.is_none();
+        let output = port.wants_output && port.output.is_none() && !port.hung_up;
         let trouble = watches && port.trouble.is_none();
         let stamps = stamps && port.stamps.is_none();
         let polls_for_output = port.wants_output && port.output.is_some();
