@@ -6,8 +6,8 @@
 use crate::canary::Canary;
 use lastbyte::{
     CloseOutcome, Completion, ConnectionId, Event, Evidence, Failure as Cause, ListenerId, Memory,
-    Method, Moment, Payload, Reached, Received, Socket, Stage, StageEvidence, StageSupport, Time,
-    TlsEstablished, TransferId, Transport, Watch,
+    Method, Moment, Payload, Reached, Received, ReceivedRecord, Socket, Stage, StageEvidence,
+    StageSupport, Time, TlsEstablished, TransferId, Transport, Watch,
 };
 use std::collections::{HashMap, VecDeque};
 
@@ -40,6 +40,9 @@ pub(crate) struct Line {
     pub(crate) ended: bool,
     /// What seals what is sent, since the handshake.
     spoken: Option<Transport>,
+    /// What came under kernel TLS that is no payload: told to whoever has handed
+    /// the keys over.
+    pub(crate) records: Vec<ReceivedRecord>,
     /// It ended without the `close_notify` that TLS ends with.
     pub(crate) truncated: bool,
     last_acked: Time,
@@ -106,10 +109,18 @@ impl Record {
             ended: false,
             truncated: false,
             spoken: None,
+            records: Vec::new(),
             last_acked: Time::default(),
         };
         if self.connections.insert(connection, line).is_some() {
             self.violations.push(format!("connection id {connection} was given out twice"));
+        }
+    }
+
+    /// Keys were handed to the kernel by the case itself.
+    pub(crate) fn handed_over(&mut self, connection: ConnectionId) {
+        if let Some(line) = self.connections.get_mut(&connection) {
+            line.spoken = Some(Transport::KernelTls);
         }
     }
 
@@ -214,6 +225,15 @@ impl Record {
                     Received::Truncated => (line.ended, line.truncated) = (true, true),
                 }
                 self.check_moment(connection, at, now);
+            }
+            Event::ReceivedRecord { connection, record, at }
+                if self.transport == Transport::Plain =>
+            {
+                self.check_moment(connection, at, now);
+                let Some(line) = self.open_line(connection, "received a record") else {
+                    return;
+                };
+                line.records.push(record);
             }
             Event::TlsEstablished { connection, tls, at } => {
                 self.check_moment(connection, at, now);

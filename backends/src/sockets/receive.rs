@@ -101,6 +101,8 @@ impl Connection {
 
     fn discard(&mut self, cx: &mut Context) {
         while self.take_delivered().is_some_and(|input| matches!(input, Received::Data(_))) {}
+        // Nobody cares any more for where records begin.
+        self.read_limit = None;
         let mut buffer = cx.buffers.take();
         for _ in 0..DISCARD {
             if !self.readable || self.input_ended {

@@ -23,6 +23,7 @@ mod c09_zero_copy;
 mod c10_no_plaintext_leak;
 #[cfg(target_os = "linux")]
 mod c10_refused_keys;
+mod c11_keys_of_others;
 mod c11_tls_is_complete;
 mod c11_tls_is_robust;
 mod c11_tls_of_others;
@@ -68,6 +69,7 @@ pub fn cases() -> Vec<Case> {
         #[cfg(target_os = "linux")]
         c10_refused_keys::cases(),
         c11_tls_is_complete::cases(),
+        c11_keys_of_others::cases(),
         c11_tls_is_robust::cases(),
         c11_tls_of_others::cases(),
         c12_close::cases(),

@@ -82,18 +82,24 @@ impl RecordPeer {
             ensure!(Instant::now() < deadline, "the handshake does not end");
             rig.turn(Duration::from_millis(2))?;
         }
-        let mut account = Records::default();
-        account.wire(answer.len());
-        let peer = Self {
-            socket: peer,
+        let mut peer = Self::after_handshake(peer, known)?;
+        peer.account.wire(answer.len());
+        Ok((connection, peer))
+    }
+
+    /// Such a peer on a socket over which nothing was said yet that is to be
+    /// accounted for: others have made the handshake.
+    pub(crate) fn after_handshake(socket: TcpStream, known: &Known) -> Result<Self, Failure> {
+        socket.set_nonblocking(true)?;
+        Ok(Self {
+            socket,
             sealing: known.sealing(),
             opening: known.opening(),
             wire: Vec::new(),
             records: Vec::new(),
-            account,
+            account: Records::default(),
             end: End::Left,
-        };
-        Ok((connection, peer))
+        })
     }
 
     /// Sends one record.

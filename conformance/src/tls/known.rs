@@ -2,7 +2,7 @@
 //! its peer can say, and read, anything.
 
 use super::seal::{ALERT, HANDSHAKE, Sealing, keys};
-use lastbyte::{TlsCipher, TlsRole, TlsVersion, TrafficKeys};
+use lastbyte::{TlsCipher, TlsRole, TlsSession, TlsVersion, TrafficKeys};
 use lastbyte_backends::tls::{Established, Handshake, KeySchedule, Step, TlsProvider};
 
 /// What the peer says first, and what it is answered.
@@ -28,6 +28,19 @@ impl Known {
 
     pub(crate) fn new(version: TlsVersion, cipher: TlsCipher) -> Self {
         Self { version, cipher, record_limit: u64::MAX }
+    }
+
+    /// The session as another library would hand it over, which has made the
+    /// handshake.
+    pub(crate) fn session(&self) -> TlsSession {
+        TlsSession {
+            version: self.version,
+            cipher: self.cipher,
+            transmit: keys(self.cipher, OURS, 0),
+            receive: keys(self.cipher, THEIRS, 0),
+            early_data: Vec::new(),
+            record_limit: self.record_limit,
+        }
     }
 
     /// What opens the backend's records.
