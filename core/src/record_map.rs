@@ -27,7 +27,8 @@ pub enum RecordKind {
 ///
 /// Memory: equal records in a row are one entry, so that 1 GiB in full records
 /// is one or two; and what the peer has acknowledged is to be forgotten
-/// ([`Self::forget`]), so that entries never outnumber the records in flight.
+/// ([`Self::forget`]), so that entries never outnumber the records in flight, and
+/// with it what nobody will ask about ([`Self::forget_payload`]).
 #[derive(Clone, Debug)]
 pub struct RecordMap {
     /// Where the first run begins.
@@ -109,8 +110,26 @@ impl RecordMap {
     /// given that it has acknowledged everything before `acked`.
     pub fn forget(&mut self, acked: WireOffset) {
         let acked = acked.get();
+        self.forget_whole(|run| acked.saturating_sub(run.start.wire) / run.record.wire);
+    }
+
+    /// Forgets the records that end before `plain` or there, acknowledged or not.
+    /// One that holds payload on both sides of it is kept.
+    pub fn forget_payload(&mut self, plain: PlainOffset) {
+        let plain = plain.get();
+        self.forget_whole(|run| {
+            if run.end().plain <= plain {
+                return run.count;
+            }
+            // Empty ones that lie beyond are kept.
+            plain.saturating_sub(run.start.plain).checked_div(run.record.plain).unwrap_or(0)
+        });
+    }
+
+    /// Forgets from the start as many records of each run as `whole` says.
+    fn forget_whole(&mut self, whole: impl Fn(&Run) -> u64) {
         while let Some(run) = self.runs.front_mut() {
-            let whole = acked.saturating_sub(run.start.wire) / run.record.wire;
+            let whole = whole(run);
             if whole < run.count {
                 run.start = run.boundary(whole);
                 run.count -= whole;
@@ -207,6 +226,10 @@ mod tests {
         Forget {
             share: u8,
         },
+        /// Forgets this many 255ths of the payload, acknowledged or not.
+        ForgetPayload {
+            share: u8,
+        },
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -218,6 +241,7 @@ mod tests {
             2 => prop::collection::vec(content(), 1..4)
                 .prop_map(|contents| Step::Kernel { contents }),
             1 => any::<u8>().prop_map(|share| Step::Forget { share }),
+            1 => any::<u8>().prop_map(|share| Step::ForgetPayload { share }),
         ]
     }
 
@@ -250,6 +274,13 @@ mod tests {
                     let acked = first.1 + (wire - first.1) * u64::from(*share) / 255;
                     map.forget(WireOffset::new(acked));
                     forgotten = acked.max(forgotten);
+                }
+                Step::ForgetPayload { share } => {
+                    let to = first.0 + (plain - first.0) * u64::from(*share) / 255;
+                    map.forget_payload(PlainOffset::new(to));
+                    // To the end of the last record that is known and whole.
+                    let whole = ends.iter().rfind(|end| end.2 && end.0 <= to);
+                    forgotten = whole.map_or(0, |end| end.1).max(forgotten);
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! A ledger whose kernel seals: whatever the records' sizes, however a transfer
-//! is cut into calls, its acknowledgement is told exactly when the wire is
-//! acknowledged to the end of its last record.
+//! is cut into calls, and whatever is watched of those around it, its
+//! acknowledgement is told exactly when the wire is acknowledged to the end of
+//! its last record.
 
 use lastbyte::{
     Call, ConnectionId, Event, Ledger, LedgerLimits, Look, Method, Moment, Outbox, Payload,
@@ -31,6 +32,20 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// What nobody waits for is forgotten early, and shares records with what
+/// somebody does.
+fn watch() -> impl Strategy<Value = Watch> {
+    prop_oneof![1 => Just(Watch::NONE), 1 => Just(Watch::QUEUED), 2 => Just(Watch::ACKED)]
+}
+
+/// A submitted transfer, as the test knows it.
+struct Submitted {
+    end: u64,
+    watched: bool,
+    /// Where on the wire it ends, once that was told.
+    wire: Option<u64>,
+}
+
 fn moment(at: u64) -> Moment {
     Moment { monotonic: Time::from_nanos(at), ..Moment::default() }
 }
@@ -57,12 +72,19 @@ impl Kernel {
     }
 }
 
+/// The ledger knows where everything taken ends.
+fn told(ends: &mut [Submitted], kernel: &Kernel) {
+    for submitted in ends.iter_mut().filter(|submitted| submitted.end <= kernel.taken) {
+        submitted.wire.get_or_insert(kernel.wire);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4096, ..ProptestConfig::default() })]
     #[test]
     fn a_transfer_is_acked_with_its_last_record(
         before in 0_u64..50,
-        lens in prop::collection::vec(1_usize..700, 1..6),
+        transfers in prop::collection::vec((1_usize..700, watch()), 1..6),
         steps in prop::collection::vec(step(), 1..80),
     ) {
         let stages = StageSupport {
@@ -82,10 +104,11 @@ proptest! {
         ledger.kernel_seals(OVERHEAD);
         let mut ends = Vec::new();
         let mut submitted = 0;
-        for &len in &lens {
-            ledger.submit(Payload::from(vec![0; len]), Watch::ACKED, &mut out).unwrap();
+        for &(len, watch) in &transfers {
+            ledger.submit(Payload::from(vec![0; len]), watch, &mut out).unwrap();
             submitted += len as u64;
-            ends.push((submitted, None));
+            let watched = watch.contains(Watch::ACKED);
+            ends.push(Submitted { end: submitted, watched, wire: None });
         }
         let mut kernel = Kernel { wire: before, ..Kernel::default() };
         let mut acked = 0;
@@ -94,11 +117,9 @@ proptest! {
             match step {
                 Step::Take { bytes, records, more } => {
                     // A call takes of one transfer only.
-                    let Some(left) = ends.iter().find(|(end, _)| *end > kernel.taken)
-                        .map(|(end, _)| end - kernel.taken) else { continue };
+                    let Some(left) = ends.iter().find(|next| next.end > kernel.taken)
+                        .map(|next| next.end - kernel.taken) else { continue };
                     let bytes = bytes.min(left);
-                    // Only the end of a transfer is always closed.
-                    let more = more && bytes < left;
                     for n in 0..records.min(bytes) {
                         let share = bytes / records.min(bytes);
                         let rest = bytes - share * (records.min(bytes) - 1);
@@ -113,15 +134,12 @@ proptest! {
                     if !more {
                         ledger.sealed(std::mem::take(&mut kernel.untold));
                         prop_assert_eq!(ledger.wire_to().get(), kernel.wire);
-                    }
-                    for (end, wire) in &mut ends {
-                        if *end == kernel.taken && wire.is_none() {
-                            *wire = Some(kernel.wire);
-                        }
+                        told(&mut ends, &kernel);
                     }
                 }
                 Step::Control { content } => {
                     kernel.close();
+                    told(&mut ends, &kernel);
                     kernel.wire += content + OVERHEAD;
                     ledger.sealed(std::mem::take(&mut kernel.untold));
                     ledger.control_sealed(content);
@@ -145,8 +163,8 @@ proptest! {
                     acked += 1;
                 }
             }));
-            let due = ends.iter().filter(|(end, wire)| {
-                *end <= kernel.taken && wire.is_some_and(|wire| wire <= kernel.acked)
+            let due = ends.iter().filter(|submitted| {
+                submitted.watched && submitted.wire.is_some_and(|wire| wire <= kernel.acked)
             });
             let due = due.count();
             // Never early; and with the next look at the latest.

@@ -114,3 +114,38 @@ fn a_stamp_from_during_a_look_is_not_dated_before_what_the_look_showed() {
     assert_eq!(acked[1].1, Evidence::Kernel);
     assert!(acked[1].0.error.as_nanos() >= 4_000, "and it is said how far off that is");
 }
+
+/// C3: records in which the end of a transfer that nobody waited for lay beside
+/// the next one were forgotten with it, and so the next one counted as
+/// acknowledged with the first byte that was.
+#[test]
+fn records_that_two_transfers_share_are_kept_for_the_second() {
+    let stage = StageEvidence::Bracketed;
+    let support = StageSupport { transmitted: stage, acked: stage };
+    let limits = LedgerLimits { memory: u64::MAX, transfers: 10 };
+    let mut ledger = Ledger::new(ConnectionId::new(0, 0), support, limits);
+    let mut out = Outbox::default();
+    ledger.kernel_seals(22);
+    let call = Call { method: Method::Copy, began: Time::default(), stamped: false };
+    for (len, watch) in [(100_u16, Watch::NONE), (40_000, Watch::ACKED)] {
+        ledger.submit(Payload::from(vec![0; len.into()]), watch, &mut out).unwrap();
+        ledger.accepted(len.into(), call, Moment::default(), &mut out);
+    }
+    ledger.sealed(3);
+    let mut acked_at = |wire| {
+        let acked = Some(WireOffset::new(wire));
+        let (began, at) = (Time::default(), Moment::default());
+        ledger.looked(Look { acked, transmitted: None, began, at }, &mut out);
+        let mut acked = 0;
+        out.deliver(&mut SinkFn(|event| {
+            acked += u32::from(matches!(
+                event,
+                Event::Transfer(told) if matches!(told.reached, Reached::Acked)
+            ));
+        }));
+        acked
+    };
+    assert_eq!(acked_at(1), 0);
+    assert_eq!(acked_at(40_165), 0);
+    assert_eq!(acked_at(40_166), 1);
+}

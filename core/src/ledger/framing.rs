@@ -45,9 +45,7 @@ impl Framing {
 
     /// Nothing is asked any more of payload before `plain`.
     pub(super) fn forget_payload(&mut self, plain: u64) {
-        if let Some(wire) = self.map.wire_end(PlainOffset::new(plain)) {
-            self.map.forget(wire);
-        }
+        self.map.forget_payload(PlainOffset::new(plain));
     }
 
     /// The peer has everything before `wire`.
