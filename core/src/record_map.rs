@@ -184,6 +184,12 @@ impl RecordMap {
         WireOffset::new(self.end.wire)
     }
 
+    /// Up to where the records are forgotten.
+    #[must_use]
+    pub fn wire_forgotten(&self) -> WireOffset {
+        WireOffset::new(self.start.wire)
+    }
+
     /// Entries held.
     #[must_use]
     pub fn entries(&self) -> usize {

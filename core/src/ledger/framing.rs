@@ -33,10 +33,15 @@ impl Framing {
     }
 
     /// How much payload is whole before `wire`, and whether the last of it ends
-    /// exactly there.
+    /// exactly there. Less than that is said of what was forgotten.
     pub(super) fn payload_before(&self, wire: u64) -> (u64, bool) {
         if wire <= self.base {
             return (wire, true);
+        }
+        // The map would answer with all that was forgotten, which need not be
+        // acknowledged.
+        if wire < self.map.wire_forgotten().get() {
+            return (self.base, false);
         }
         let plain = self.map.plain_end(WireOffset::new(wire));
         let ends = self.map.wire_end(plain).is_some_and(|end| end.get() == wire);
