@@ -189,6 +189,27 @@ fn a_reset_ends_what_is_awaited() {
 }
 
 #[test]
+fn how_a_connection_ended_is_told_as_often_as_it_is_asked() {
+    on_each_backend(async |backend: Arc<dyn Backend>| {
+        let handle = handle(&*backend);
+        let reset = CloseOutcome::Failed(FailReason::Reset);
+        for close in [false, true] {
+            let (mut connection, peer) = pair(&handle).await;
+            socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+            drop(peer);
+            assert_eq!(connection.receive().await.unwrap_err(), reset);
+            if !close {
+                assert_eq!(connection.receive().await.unwrap_err(), reset);
+                assert_eq!(connection.receive().await.unwrap_err(), reset);
+            }
+            let refused = connection.send(b"late".as_slice().into(), Watch::NONE).unwrap_err();
+            assert_eq!(refused.value.len(), 4);
+            assert_eq!(connection.close(CLOSE).await, reset);
+        }
+    });
+}
+
+#[test]
 fn an_aborted_connection_fails_and_a_refusal_returns_the_payload() {
     on_each_backend(async |backend: Arc<dyn Backend>| {
         let handle = handle(&*backend);

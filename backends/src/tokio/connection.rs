@@ -23,6 +23,8 @@ pub struct Connection {
     attached: Attached,
     received: mpsc::UnboundedReceiver<Received>,
     closed: oneshot::Receiver<CloseOutcome>,
+    /// What came out of `closed`, which gives it once only.
+    outcome: Option<CloseOutcome>,
     /// The driver was asked for input that has not been taken yet.
     asked: bool,
     has_ended: bool,
@@ -37,8 +39,17 @@ impl Connection {
         received: mpsc::UnboundedReceiver<Received>,
         closed: oneshot::Receiver<CloseOutcome>,
     ) -> Self {
-        let (asked, has_ended, is_truncated, is_over) = (false, false, false, false);
-        Self { user, attached, received, closed, asked, has_ended, is_truncated, is_over }
+        Self {
+            user,
+            attached,
+            received,
+            closed,
+            outcome: None,
+            asked: false,
+            has_ended: false,
+            is_truncated: false,
+            is_over: false,
+        }
     }
 
     /// The driver's name for it.
@@ -81,7 +92,7 @@ impl Connection {
     /// next call's.
     ///
     /// # Errors
-    /// How the connection ended, if it did.
+    /// How the connection ended, if it did; the same each time.
     pub async fn receive(&mut self) -> Result<Option<PooledBuf>, CloseOutcome> {
         if self.has_ended {
             return Ok(None);
@@ -129,8 +140,13 @@ impl Connection {
 
     async fn outcome(&mut self) -> CloseOutcome {
         self.is_over = true;
+        if let Some(outcome) = &self.outcome {
+            return outcome.clone();
+        }
         // Without a word the driver is gone, and with it the connection.
-        (&mut self.closed).await.unwrap_or(CloseOutcome::Failed(FailReason::Closed))
+        let told = (&mut self.closed).await;
+        let outcome = told.unwrap_or(CloseOutcome::Failed(FailReason::Closed));
+        self.outcome.insert(outcome).clone()
     }
 }
 
