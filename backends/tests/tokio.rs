@@ -3,13 +3,14 @@
 use bytes::Bytes;
 use lastbyte::{
     AttachOptions, Backend, BackendKind, Choice, CloseOutcome, DriverConfig, Facility, FailReason,
-    NotRegistered, Payload, Pool, Restrictions, Stage, Watch,
+    NotRegistered, Payload, Pool, RefuseReason, Restrictions, Stage, Watch,
 };
 use lastbyte_backends::tokio::{Connection, Ended, Handle, spawn};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -245,6 +246,136 @@ fn a_driver_whose_users_are_gone_finishes_and_ends() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         assert!(dropped.load(Ordering::SeqCst));
+    });
+}
+
+/// Runs `test` on every backend, with a runtime of one thread and one of two, and
+/// in a thread of its own: what hangs, hangs there.
+fn beside_each_backend(test: fn(Arc<dyn Backend>, tokio::runtime::Runtime)) {
+    for &kind in lastbyte_backends::BUILT {
+        let backend = lastbyte_backends::open(Choice::Only(kind), &Restrictions::none()).unwrap();
+        for mut builder in [
+            tokio::runtime::Builder::new_current_thread(),
+            tokio::runtime::Builder::new_multi_thread(),
+        ] {
+            let runtime = builder.worker_threads(2).enable_all().build().unwrap();
+            let backend = Arc::clone(&backend);
+            let (done, is_done) = std::sync::mpsc::channel();
+            let thread = std::thread::spawn(move || {
+                test(backend, runtime);
+                done.send(()).unwrap_or_default();
+            });
+            let hangs = is_done.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout);
+            assert!(!hangs, "{kind}: hangs");
+            thread.join().unwrap();
+        }
+    }
+}
+
+/// Runs `test` on another runtime than the one that turns the driver.
+fn elsewhere(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { timeout(PATIENCE, test).await }).expect("it hangs");
+}
+
+#[test]
+fn what_is_awaited_ends_with_the_runtime_that_turned_the_driver() {
+    beside_each_backend(|backend, runtime| {
+        let (handle, mut listener, mut connection, peer, transfer, dropped) =
+            runtime.block_on(async {
+                let handle = handle(&*backend);
+                let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+                let listener = handle.listen(listener).unwrap();
+                let (connection, peer) = pair(&handle).await;
+                let (payload, dropped) = tracked(64 << 20);
+                let transfer = connection.send(payload, Watch::ACKED).unwrap();
+                (handle, listener, connection, peer, transfer, dropped)
+            });
+        let mut transfer = transfer;
+        let before = handle.counters();
+        drop(runtime);
+        elsewhere(async {
+            let Err(Ended::Failed(failure)) = transfer.acked().await else { panic!("it is over") };
+            assert_eq!(failure.reason, FailReason::Closed);
+            drop(transfer.released().await.unwrap());
+            assert!(dropped.load(Ordering::SeqCst));
+            let closed = CloseOutcome::Failed(FailReason::Closed);
+            assert_eq!(connection.receive().await.unwrap_err(), closed);
+            assert_eq!(listener.accept().await.unwrap_err().kind(), ErrorKind::NotConnected);
+            let refused = connection.send(b"late".as_slice().into(), Watch::NONE).unwrap_err();
+            assert_eq!((refused.value.len(), refused.reason), (4, RefuseReason::DriverGone));
+            let refused = handle.listen(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap_err();
+            assert_eq!(refused.reason, RefuseReason::DriverGone);
+            let options = AttachOptions::default();
+            let refused = handle.attach(peer.into(), &options).unwrap_err();
+            assert_eq!(refused.reason, RefuseReason::DriverGone);
+            let pool = Pool::contiguous(4096, 1);
+            assert_eq!(handle.register(&pool), Err(NotRegistered::DriverGone));
+            handle.unregister(&pool);
+            assert!(handle.counters().bytes.iter().sum::<u64>() >= before.bytes.iter().sum());
+            assert!(listener.unlisten().is_none());
+            assert_eq!(connection.close(CLOSE).await, closed);
+        });
+    });
+}
+
+#[test]
+fn a_driver_that_was_never_turned_ends_with_its_runtime_too() {
+    beside_each_backend(|backend, runtime| {
+        let entered = runtime.enter();
+        let handle = handle(&*backend);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let _peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, _) = listener.accept().unwrap();
+        let options = AttachOptions::default();
+        let mut connection = handle.attach(socket.into(), &options).unwrap();
+        drop(entered);
+        drop(runtime);
+        elsewhere(async {
+            let outcome = connection.receive().await.unwrap_err();
+            assert_eq!(outcome, CloseOutcome::Failed(FailReason::Closed));
+        });
+    });
+}
+
+/// Memory whose drop panics, and so the turn that drops it.
+struct Panicking;
+
+impl AsRef<[u8]> for Panicking {
+    fn as_ref(&self) -> &[u8] {
+        b"boo"
+    }
+}
+
+impl Drop for Panicking {
+    fn drop(&mut self) {
+        assert!(std::thread::panicking(), "as it is meant to");
+    }
+}
+
+#[test]
+fn what_is_awaited_ends_when_a_turn_panics() {
+    beside_each_backend(|backend, runtime| {
+        runtime.block_on(async {
+            let handle = handle(&*backend);
+            let (mut connection, _peer) = pair(&handle).await;
+            let (payload, dropped) = tracked(64 << 20);
+            let mut transfer = connection.send(payload, Watch::ACKED).unwrap();
+            let (other, _other_peer) = pair(&handle).await;
+            // Behind what the peer does not read, so that it is still unsent when
+            // nobody wants its news any more.
+            drop(other.send(vec![1; 32 << 20].into(), Watch::NONE).unwrap());
+            let payload = Payload::from(Bytes::from_owner(Panicking));
+            drop(other.send(payload, Watch::NONE).unwrap());
+            other.abort();
+            let closed = CloseOutcome::Failed(FailReason::Closed);
+            assert_eq!(connection.receive().await.unwrap_err(), closed);
+            let Err(Ended::Failed(failure)) = transfer.acked().await else { panic!("it is over") };
+            assert_eq!(failure.reason, FailReason::Closed);
+            drop(transfer.released().await.unwrap());
+            assert!(dropped.load(Ordering::SeqCst));
+            assert_eq!(connection.close(CLOSE).await, closed);
+        });
     });
 }
 

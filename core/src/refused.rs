@@ -40,6 +40,8 @@ pub enum RefuseReason {
     UnknownConnection,
     /// The connection is closing or has failed; it takes nothing more.
     Closing,
+    /// Whoever turned the driver has ended, and the driver with it.
+    DriverGone,
     /// Too much is outstanding. Submit again when something was released.
     BackPressure {
         /// What is full.
@@ -99,6 +101,7 @@ impl fmt::Display for RefuseReason {
             Self::TooLong => f.write_str("the payload is longer than a connection can count"),
             Self::UnknownConnection => f.write_str("there is no such connection"),
             Self::Closing => f.write_str("the connection is closing"),
+            Self::DriverGone => f.write_str("the driver is gone"),
             Self::Lacks { facility } => {
                 write!(f, "{facility} is lacking: {}", facility.effect_of_lack())
             }

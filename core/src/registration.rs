@@ -13,6 +13,8 @@ pub enum NotRegistered {
     /// The pool's buffers are not parts of one piece of memory: see
     /// [`Pool::contiguous`](crate::Pool::contiguous).
     NotContiguous,
+    /// Whoever turned the driver has ended, and the driver with it.
+    DriverGone,
     /// As many pools are registered as one driver can have.
     TooMany {
         /// How many that is.
@@ -38,6 +40,7 @@ impl fmt::Display for NotRegistered {
             Self::NotContiguous => {
                 f.write_str("the pool's buffers are not parts of one piece of memory")
             }
+            Self::DriverGone => f.write_str("the driver is gone"),
             Self::TooMany { allowed } => write!(f, "{allowed} pools are registered already"),
             Self::System { bytes, errno } => {
                 let error = std::io::Error::from_raw_os_error(*errno);

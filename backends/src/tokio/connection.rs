@@ -1,6 +1,6 @@
 //! One connection, as futures.
 
-use super::handle::User;
+use super::shared::User;
 use super::transfer::Transfer;
 use lastbyte::{
     Attached, CloseOutcome, ConnectionId, FailReason, Payload, PooledBuf, Received, Refused,
@@ -70,9 +70,10 @@ impl Connection {
     /// # Errors
     /// As [`Driver::submit`](lastbyte::Driver::submit), with the payload. After
     /// `BackPressure`, wait for an earlier transfer's [`Transfer::released`].
+    /// `DriverGone` if its runtime is.
     pub fn send(&self, payload: Payload, watch: Watch) -> Result<Transfer, Refused<Payload>> {
         let id = self.id();
-        self.user.with(|turned| {
+        self.user.give(payload, |turned, payload| {
             let transfer = turned.driver.submit(id, payload, watch)?;
             let (sender, completions) = mpsc::unbounded_channel();
             turned.inboxes.submitted(id, transfer, watch, sender);
@@ -100,7 +101,10 @@ impl Connection {
         if !self.asked {
             let id = self.id();
             // If it is gone, its channel is closed, and says so.
-            self.asked = self.user.with(|turned| turned.driver.receive(id)).is_ok();
+            self.asked = self
+                .user
+                .ask(|turned| turned.driver.receive(id))
+                .is_some_and(|asked| asked.is_ok());
         }
         let received = self.received.recv().await;
         self.asked = false;
@@ -125,7 +129,7 @@ impl Connection {
     pub async fn close(mut self, within: Duration) -> CloseOutcome {
         let id = self.id();
         // If it is gone, its outcome is there.
-        drop(self.user.with(|turned| turned.driver.close(id, within)));
+        drop(self.user.ask(|turned| turned.driver.close(id, within)));
         self.is_over = true;
         self.outcome().await
     }
@@ -135,7 +139,7 @@ impl Connection {
         self.is_over = true;
         let id = self.id();
         // If it is gone, that is what was wanted.
-        drop(self.user.with(|turned| turned.driver.abort(id)));
+        drop(self.user.ask(|turned| turned.driver.abort(id)));
     }
 
     async fn outcome(&mut self) -> CloseOutcome {
@@ -167,7 +171,7 @@ impl Drop for Connection {
         if !self.is_over {
             let id = self.id();
             // If it is gone, there is nothing left to close.
-            drop(self.user.with(|turned| turned.driver.close(id, CLOSE_WITHIN)));
+            drop(self.user.ask(|turned| turned.driver.close(id, CLOSE_WITHIN)));
         }
     }
 }

@@ -1,22 +1,22 @@
 //! The way to a driver that a task turns.
 
 use super::connection::Connection;
-use super::inbox::Inboxes;
 use super::listener::Listener;
+use super::shared::{Shared, User};
 use super::turning;
 use lastbyte::{
-    AttachOptions, Attached, Backend, Counters, Driver, DriverConfig, DriverError, Event,
-    NotRegistered, Pool, Refused, Socket, TlsRole, event_channel,
+    AttachOptions, Attached, Backend, Counters, Driver, DriverConfig, DriverError, NotRegistered,
+    Pool, Refused, Socket, TlsRole, event_channel,
 };
-use std::fmt;
 use std::net::TcpListener;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::Receiver;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 /// Makes a driver of `backend` and has a task of the current runtime turn it,
 /// until every handle, listener and connection is gone.
+///
+/// With that runtime the driver ends, too: what is still open is reset, whoever
+/// waits hears of it, on whatever runtime that is, and what comes after is
+/// refused as [`DriverGone`](lastbyte::RefuseReason::DriverGone).
 ///
 /// The runtime needs its I/O and time drivers. A driver without a pollable
 /// descriptor (the fallback backend's) is turned once a millisecond while it
@@ -31,40 +31,15 @@ use tokio::sync::{Notify, mpsc, oneshot};
 pub fn spawn(backend: &dyn Backend, config: &DriverConfig) -> Result<Handle, DriverError> {
     let (sink, events) = event_channel();
     let driver = backend.movable_driver(config, Box::new(sink))?;
-    let turned = Turned { driver, events, inboxes: Inboxes::default(), listeners: 0 };
-    let shared = Arc::new(Shared {
-        turned: Mutex::new(turned),
-        nudge: Notify::new(),
-        users: AtomicUsize::new(0),
-    });
-    let handle = Handle { user: User::new(Arc::clone(&shared)) };
-    turning::start(shared)?;
-    Ok(handle)
+    let (user, turner) = Shared::between(driver, events);
+    turning::start(turner)?;
+    Ok(Handle { user })
 }
 
 /// Gives connections and listeners to a driver. Clones speak of the same one.
 #[derive(Clone, Debug)]
 pub struct Handle {
     user: User,
-}
-
-/// What the handles of a driver share with the task that turns it.
-pub(super) struct Shared {
-    turned: Mutex<Turned>,
-    /// Something was asked of the driver, or a user is gone.
-    nudge: Notify,
-    users: AtomicUsize,
-}
-
-/// A share that keeps the driver being turned.
-#[derive(Debug)]
-pub(super) struct User(Arc<Shared>);
-
-pub(super) struct Turned {
-    pub(super) driver: Box<dyn Driver + Send>,
-    pub(super) events: Receiver<Event>,
-    pub(super) inboxes: Inboxes,
-    pub(super) listeners: usize,
 }
 
 impl Handle {
@@ -74,7 +49,7 @@ impl Handle {
     /// As [`Driver::listen`].
     pub fn listen(&self, listener: TcpListener) -> Result<Listener, Refused<TcpListener>> {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let id = self.user.with(|turned| {
+        let id = self.user.give(listener, |turned, listener| {
             let id = turned.driver.listen(listener)?;
             turned.listeners += 1;
             turned.inboxes.listens(id, sender);
@@ -92,7 +67,7 @@ impl Handle {
         socket: Socket,
         options: &AttachOptions,
     ) -> Result<Connection, Refused<Socket>> {
-        self.attach_by(|driver| driver.attach(socket, options))
+        self.attach_by(socket, |driver, socket| driver.attach(socket, options))
     }
 
     /// Takes over a connected socket that speaks TLS in this role.
@@ -105,17 +80,18 @@ impl Handle {
         options: &AttachOptions,
         role: &TlsRole,
     ) -> Result<Connection, Refused<Socket>> {
-        self.attach_by(|driver| driver.attach_tls(socket, options, role))
+        self.attach_by(socket, |driver, socket| driver.attach_tls(socket, options, role))
     }
 
     fn attach_by(
         &self,
-        attach: impl FnOnce(&mut dyn Driver) -> Result<Attached, Refused<Socket>>,
+        socket: Socket,
+        attach: impl FnOnce(&mut dyn Driver, Socket) -> Result<Attached, Refused<Socket>>,
     ) -> Result<Connection, Refused<Socket>> {
         let (received, to_receive) = mpsc::unbounded_channel();
         let (closed, to_close) = oneshot::channel();
-        let attached = self.user.with(|turned| {
-            let attached = attach(&mut *turned.driver)?;
+        let attached = self.user.give(socket, |turned, socket| {
+            let attached = attach(&mut *turned.driver, socket)?;
             turned.inboxes.attached(attached.connection, received, closed);
             Ok(attached)
         })?;
@@ -127,66 +103,20 @@ impl Handle {
     /// # Errors
     /// As [`Driver::register`]; the pool can be used all the same.
     pub fn register(&self, pool: &Pool) -> Result<(), NotRegistered> {
-        self.user.0.lock().driver.register(pool)
+        let registered = self.user.ask(|turned| turned.driver.register(pool));
+        registered.unwrap_or(Err(NotRegistered::DriverGone))
     }
 
     /// Takes [`Self::register`] back.
     pub fn unregister(&self, pool: &Pool) {
-        self.user.0.lock().driver.unregister(pool);
+        // With the driver went what it had registered.
+        self.user.ask(|turned| turned.driver.unregister(pool)).unwrap_or_default();
     }
 
-    /// What the driver has done so far.
+    /// What the driver has done so far; if it is gone, had done when its end
+    /// began.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        self.user.0.lock().driver.counters()
-    }
-}
-
-impl User {
-    fn new(shared: Arc<Shared>) -> Self {
-        shared.users.fetch_add(1, Ordering::Relaxed);
-        Self(shared)
-    }
-
-    /// Lets `act` ask something of the driver, and has it turned.
-    pub(super) fn with<R>(&self, act: impl FnOnce(&mut Turned) -> R) -> R {
-        let result = act(&mut self.0.lock());
-        self.0.nudge.notify_one();
-        result
-    }
-}
-
-impl Clone for User {
-    fn clone(&self) -> Self {
-        Self::new(Arc::clone(&self.0))
-    }
-}
-
-impl Drop for User {
-    fn drop(&mut self) {
-        // Released here and acquired by the task: it ends after the last call.
-        self.0.users.fetch_sub(1, Ordering::Release);
-        self.0.nudge.notify_one();
-    }
-}
-
-impl Shared {
-    pub(super) fn lock(&self) -> MutexGuard<'_, Turned> {
-        // A driver outlives a panic; so does what was entered here before.
-        self.turned.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn has_users(&self) -> bool {
-        self.users.load(Ordering::Acquire) > 0
-    }
-
-    pub(super) async fn nudged(&self) {
-        self.nudge.notified().await;
-    }
-}
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").finish_non_exhaustive()
+        self.user.counters()
     }
 }

@@ -1,6 +1,6 @@
 //! Accepting.
 
-use super::handle::User;
+use super::shared::User;
 use lastbyte::{ListenerId, Socket};
 use std::io;
 use std::net::TcpListener;
@@ -28,25 +28,28 @@ impl Listener {
     ///
     /// # Errors
     /// The kernel's reason for a pause, such as `EMFILE`; the driver tries again
-    /// by itself, and so may the caller.
+    /// by itself, and so may the caller. `NotConnected` if the driver is gone:
+    /// nothing more will come.
     pub async fn accept(&mut self) -> io::Result<Socket> {
         self.sockets.recv().await.unwrap_or_else(|| Err(io::ErrorKind::NotConnected.into()))
     }
 
     /// Stops accepting and gives the socket back, which is non-blocking now.
-    /// Connections that were accepted and not taken are closed.
+    /// Connections that were accepted and not taken are closed. `None` if the
+    /// driver is gone, and the socket with it.
     #[must_use = "dropping the socket closes it"]
     pub fn unlisten(self) -> Option<TcpListener> {
         self.stop()
     }
 
     fn stop(&self) -> Option<TcpListener> {
-        self.user.with(|turned| {
+        let stopped = self.user.ask(|turned| {
             turned.inboxes.unlistens(self.id);
             let listener = turned.driver.unlisten(self.id);
             turned.listeners -= usize::from(listener.is_some());
             listener
-        })
+        });
+        stopped.flatten()
     }
 }
 

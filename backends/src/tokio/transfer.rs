@@ -23,7 +23,8 @@ pub struct Transfer {
 pub enum Ended {
     /// The transfer failed.
     Failed(Failure),
-    /// The stage was not watched, or was taken before.
+    /// The stage was not watched, or was taken before, or the driver is gone
+    /// without a word.
     NotTold,
 }
 
@@ -111,7 +112,9 @@ impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Failed(failure) => failure.fmt(f),
-            Self::NotTold => f.write_str("the stage was not watched, or was told already"),
+            Self::NotTold => {
+                f.write_str("the stage was not watched, was told already, or the driver is gone")
+            }
         }
     }
 }

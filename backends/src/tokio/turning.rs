@@ -1,12 +1,12 @@
 //! The task that turns a driver.
 
-use super::handle::{Shared, Turned};
+use super::shared::{Turned, Turner};
 use crate::sys::poll::{self, Polled};
 use crate::sys::pollable;
 use lastbyte::DriverError;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep_until};
@@ -30,42 +30,45 @@ enum Next {
 }
 
 /// Starts it.
-pub(super) fn start(shared: Arc<Shared>) -> Result<(), DriverError> {
-    let watched = watch(&shared)
+pub(super) fn start(turner: Turner) -> Result<(), DriverError> {
+    let watched = watch(&turner)
         .map_err(|error| DriverError::new("watching the driver's descriptor", &error))?;
-    tokio::spawn(run(shared, watched));
+    tokio::spawn(run(turner, watched));
     Ok(())
 }
 
-fn watch(shared: &Shared) -> io::Result<Option<AsyncFd<OwnedFd>>> {
-    let Some(fd) = shared.lock().driver.pollable().map(|fd| fd.try_clone_to_owned()) else {
-        return Ok(None);
-    };
-    Ok(Some(pollable::watch(fd?)?))
+fn watch(turner: &Turner) -> io::Result<Option<AsyncFd<OwnedFd>>> {
+    let fd = turner.with(|turned| turned.driver.pollable().map(|fd| fd.try_clone_to_owned()));
+    fd.flatten().map(|fd| pollable::watch(fd?)).transpose()
 }
 
-async fn run(shared: Arc<Shared>, watched: Option<AsyncFd<OwnedFd>>) {
+async fn run(turner: Turner, watched: Option<AsyncFd<OwnedFd>>) {
     loop {
-        match turn(&shared, watched.as_ref()) {
-            Next::End => return,
+        let turn = || turner.with(|turned| turn(turned, &turner, watched.as_ref()));
+        match catch_unwind(AssertUnwindSafe(turn)) {
+            Ok(None | Some(Next::End)) => return,
             // Others get their turn, too.
-            Next::Now => tokio::task::yield_now().await,
-            Next::Wait(until) => wait(&shared, watched.as_ref(), until).await,
+            Ok(Some(Next::Now)) => tokio::task::yield_now().await,
+            Ok(Some(Next::Wait(until))) => wait(&turner, watched.as_ref(), until).await,
+            Err(panic) => {
+                // While a panic is under way a driver's end tells nobody.
+                drop(turner);
+                resume_unwind(panic);
+            }
         }
     }
 }
 
 /// One turn, and the delivery of what came of it.
-fn turn(shared: &Shared, watched: Option<&AsyncFd<OwnedFd>>) -> Next {
-    let mut guard = shared.lock();
-    let Turned { driver, events, inboxes, listeners } = &mut *guard;
+fn turn(turned: &mut Turned, turner: &Turner, watched: Option<&AsyncFd<OwnedFd>>) -> Next {
+    let Turned { driver, events, inboxes, listeners } = turned;
     let turned = driver.turn(Some(Duration::ZERO));
     for event in events.try_iter() {
         inboxes.take(event);
     }
     let Ok(turned) = turned else { return Next::Wait(Some(Instant::now() + RECOVERY)) };
     let is_idle = *listeners == 0 && driver.counters().connections == 0;
-    if is_idle && !shared.has_users() {
+    if is_idle && !turner.has_users() {
         return Next::End;
     }
     if turned.more || turned.delivered > 0 || watched.is_some_and(is_readable) {
@@ -84,7 +87,7 @@ fn is_readable(watched: &AsyncFd<OwnedFd>) -> bool {
     poll::wait(&mut polled, Some(Duration::ZERO)).is_ok_and(|ready| ready > 0)
 }
 
-async fn wait(shared: &Shared, watched: Option<&AsyncFd<OwnedFd>>, until: Option<Instant>) {
+async fn wait(turner: &Turner, watched: Option<&AsyncFd<OwnedFd>>, until: Option<Instant>) {
     let readable = async {
         match watched {
             // What became readable since it was asked is not forgotten by this.
@@ -105,6 +108,6 @@ async fn wait(shared: &Shared, watched: Option<&AsyncFd<OwnedFd>>, until: Option
     tokio::select! {
         () = readable => {}
         () = late => {}
-        () = shared.nudged() => {}
+        () = turner.nudged() => {}
     }
 }

@@ -1,0 +1,163 @@
+//! What the handles of a driver share with the task that turns it.
+
+use super::inbox::Inboxes;
+use lastbyte::{Counters, Driver, Event, RefuseReason, Refused};
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+
+pub(super) struct Shared {
+    state: Mutex<State>,
+    /// Something was asked of the driver, or a user is gone.
+    nudge: Notify,
+    users: AtomicUsize,
+}
+
+pub(super) enum State {
+    Turned(Turned),
+    /// The task has ended, and the driver with it: what it had counted.
+    Gone(Counters),
+}
+
+pub(super) struct Turned {
+    pub(super) driver: Box<dyn Driver + Send>,
+    pub(super) events: Receiver<Event>,
+    pub(super) inboxes: Inboxes,
+    pub(super) listeners: usize,
+}
+
+/// A share that keeps the driver being turned.
+#[derive(Debug)]
+pub(super) struct User(Arc<Shared>);
+
+/// The task's share: however it ends, and if it never began, so does the driver.
+#[derive(Debug)]
+pub(super) struct Turner(Arc<Shared>);
+
+impl Shared {
+    /// Shares a driver between its first user and the task that is to turn it.
+    pub(super) fn between(
+        driver: Box<dyn Driver + Send>,
+        events: Receiver<Event>,
+    ) -> (User, Turner) {
+        let turned = Turned { driver, events, inboxes: Inboxes::default(), listeners: 0 };
+        let shared = Arc::new(Self {
+            state: Mutex::new(State::Turned(turned)),
+            nudge: Notify::new(),
+            users: AtomicUsize::new(0),
+        });
+        (User::new(Arc::clone(&shared)), Turner(shared))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A driver outlives a panic; so does what was entered here before.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Turned {
+    /// Drops the driver, tells what it still owed, and then that nothing else
+    /// will come.
+    fn end(self) {
+        let Self { driver, events, mut inboxes, .. } = self;
+        drop(driver);
+        for event in events.try_iter() {
+            inboxes.take(event);
+        }
+    }
+}
+
+impl User {
+    fn new(shared: Arc<Shared>) -> Self {
+        shared.users.fetch_add(1, Ordering::Relaxed);
+        Self(shared)
+    }
+
+    /// Lets `act` ask something of the driver, and has it turned. `None` if it is
+    /// gone.
+    pub(super) fn ask<R>(&self, act: impl FnOnce(&mut Turned) -> R) -> Option<R> {
+        let result = match &mut *self.0.lock() {
+            State::Turned(turned) => Some(act(turned)),
+            State::Gone(_) => None,
+        };
+        self.0.nudge.notify_one();
+        result
+    }
+
+    /// Lets `act` hand `value` to the driver, and has it turned.
+    pub(super) fn give<T, R>(
+        &self,
+        value: T,
+        act: impl FnOnce(&mut Turned, T) -> Result<R, Refused<T>>,
+    ) -> Result<R, Refused<T>> {
+        let result = match &mut *self.0.lock() {
+            State::Turned(turned) => act(turned, value),
+            State::Gone(_) => Err(Refused::new(value, RefuseReason::DriverGone)),
+        };
+        self.0.nudge.notify_one();
+        result
+    }
+
+    pub(super) fn counters(&self) -> Counters {
+        match &*self.0.lock() {
+            State::Turned(turned) => turned.driver.counters(),
+            State::Gone(counters) => *counters,
+        }
+    }
+}
+
+impl Clone for User {
+    fn clone(&self) -> Self {
+        Self::new(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        // Released here and acquired by the task: it ends after the last call.
+        self.0.users.fetch_sub(1, Ordering::Release);
+        self.0.nudge.notify_one();
+    }
+}
+
+impl Turner {
+    /// Lets `act` work with the driver; `None` if it is gone.
+    pub(super) fn with<R>(&self, act: impl FnOnce(&mut Turned) -> R) -> Option<R> {
+        match &mut *self.0.lock() {
+            State::Turned(turned) => Some(act(turned)),
+            State::Gone(_) => None,
+        }
+    }
+
+    pub(super) fn has_users(&self) -> bool {
+        self.0.users.load(Ordering::Acquire) > 0
+    }
+
+    pub(super) async fn nudged(&self) {
+        self.0.nudge.notified().await;
+    }
+}
+
+impl Drop for Turner {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        let counters = match &*state {
+            State::Turned(turned) => turned.driver.counters(),
+            State::Gone(_) => return,
+        };
+        let ended = std::mem::replace(&mut *state, State::Gone(counters));
+        drop(state);
+        // What is dropped with it may ask something of the driver.
+        if let State::Turned(turned) = ended {
+            turned.end();
+        }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
