@@ -1,5 +1,6 @@
 //! One line for each response, when everything about it is known.
 
+use super::complain::complain;
 use super::metrics::Outcome;
 use super::status::Status;
 use lastbyte::{Evidence, FailReason, Failure, Method, Time, Transport};
@@ -134,7 +135,7 @@ impl Log {
         if !self.is_broken {
             let mut out = io::stdout().lock();
             if let Err(error) = out.write_all(&self.buffer).and_then(|()| out.flush()) {
-                eprintln!("serve: the log cannot be written: {error}");
+                complain(format_args!("the log cannot be written: {error}"));
                 self.is_broken = true;
             }
         }

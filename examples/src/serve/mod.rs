@@ -5,6 +5,7 @@
 //! what is needed to know on the way is a module each.
 
 pub mod body;
+pub mod complain;
 pub mod conditional;
 pub mod connection;
 pub mod date;
@@ -24,6 +25,7 @@ pub mod status;
 pub mod tls;
 pub mod worker;
 
+use complain::complain;
 use generated::Block;
 use lastbyte::{Backend, DriverError, Facility, FileSource, Wake};
 use lastbyte_backends::SealedMemory;
@@ -69,7 +71,7 @@ pub fn main() -> ExitCode {
 }
 
 fn cannot_start(line: &str) -> ExitCode {
-    eprintln!("serve: {line}");
+    complain(line);
     ExitCode::from(CANNOT_START)
 }
 
@@ -152,7 +154,7 @@ impl Server {
     fn run(mut self) -> ExitCode {
         self.raise_descriptor_limit();
         if let Err(error) = self.greet() {
-            eprintln!("serve: standard output cannot be written: {error}");
+            complain(format_args!("standard output cannot be written: {error}"));
         }
         let mut is_first = true;
         for signal in self.signals.forever() {
@@ -171,7 +173,7 @@ impl Server {
             match thread.join() {
                 Ok(Ok(ended)) => cut_off += ended.cut_off,
                 Ok(Err(error)) => {
-                    eprintln!("serve: {error}");
+                    complain(error);
                     code = ExitCode::FAILURE;
                 }
                 // The panic has been reported where it happened.
@@ -179,7 +181,7 @@ impl Server {
             }
         }
         if cut_off > 0 {
-            eprintln!("serve: time was up, and {cut_off} responses were cut off");
+            complain(format_args!("time was up, and {cut_off} responses were cut off"));
             code = ExitCode::FAILURE;
         }
         code
@@ -197,11 +199,11 @@ impl Server {
         }
         match allowed {
             Ok(allowed) if allowed >= wanted => {}
-            Ok(allowed) => eprintln!(
-                "serve: only {allowed} files can be open (ulimit -Hn), too few for \
+            Ok(allowed) => complain(format_args!(
+                "only {allowed} files can be open (ulimit -Hn), too few for \
                  {connections} connections; those beyond will wait"
-            ),
-            Err(error) => eprintln!("serve: cannot raise RLIMIT_NOFILE: {error}"),
+            )),
+            Err(error) => complain(format_args!("cannot raise RLIMIT_NOFILE: {error}")),
         }
     }
 

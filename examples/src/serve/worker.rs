@@ -1,5 +1,6 @@
 //! One thread: a driver, its listener and its connections.
 
+use super::complain::complain;
 use super::connection::{Connection, Service};
 use super::files::Cache;
 use super::generated::Block;
@@ -405,7 +406,7 @@ impl Worker {
         let now = self.service.driver.now();
         if self.complained.is_none_or(|before| now.since(before) >= COMPLAIN) {
             self.complained = Some(now);
-            eprintln!("serve: {what}");
+            complain(what);
         }
     }
 }
