@@ -1,13 +1,15 @@
 //! One line for each response, when everything about it is known.
 
-use super::complain::complain;
 use super::metrics::Outcome;
+use super::outlet::{Outlet, Put};
 use super::status::Status;
 use lastbyte::{Evidence, FailReason, Failure, Method, Time, Transport};
 use serde::{Serialize, Serializer};
 use std::fmt::{self, Display};
-use std::io::{self, Write};
+use std::io::Write;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// What lines look like.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
@@ -20,13 +22,14 @@ pub enum Format {
     None,
 }
 
-/// Where lines wait to be written, one write for a turn's worth.
+/// Where a thread's lines wait for the end of a turn.
 #[derive(Debug)]
 pub struct Log {
     format: Format,
     buffer: Vec<u8>,
-    /// Standard output is gone.
-    is_broken: bool,
+    /// How many are in the buffer.
+    lines: u64,
+    outlet: Arc<Outlet>,
 }
 
 /// A response from its request to its end.
@@ -97,10 +100,10 @@ impl Details {
 }
 
 impl Log {
-    /// Nothing to write yet.
+    /// Nothing to write yet to `outlet`.
     #[must_use]
-    pub fn new(format: Format) -> Self {
-        Self { format, buffer: Vec::new(), is_broken: false }
+    pub fn new(format: Format, outlet: Arc<Outlet>) -> Self {
+        Self { format, buffer: Vec::new(), lines: 0, outlet }
     }
 
     /// Whether lines are wanted.
@@ -123,24 +126,45 @@ impl Log {
             }
         }
         self.buffer.push(b'\n');
+        self.lines += 1;
     }
 
-    /// Writes what was added to standard output.
-    pub fn flush(&mut self) {
+    /// Has what was added written to standard output, and says how many lines
+    /// were dropped instead. Does not wait.
+    pub fn flush(&mut self) -> u64 {
         /// What the buffer may keep for the next lines.
         const KEPT: usize = 64 << 10;
         if self.buffer.is_empty() {
-            return;
+            return 0;
         }
-        if !self.is_broken {
-            let mut out = io::stdout().lock();
-            if let Err(error) = out.write_all(&self.buffer).and_then(|()| out.flush()) {
-                complain(format_args!("the log cannot be written: {error}"));
-                self.is_broken = true;
+        let dropped = match self.outlet.put(&self.buffer, self.lines) {
+            Put::Taken => 0,
+            Put::Dropped => self.lines,
+            Put::Off => {
+                self.format = Format::None;
+                0
             }
-        }
+        };
+        self.lines = 0;
         self.buffer.clear();
         self.buffer.shrink_to(KEPT);
+        dropped
+    }
+
+    /// Waits until everything is written, but no longer than `within`.
+    pub fn finish(&self, within: Duration) {
+        self.outlet.finish(within);
+    }
+}
+
+/// The line that stands for `lost` lines that were not read in time.
+#[must_use]
+pub fn lost_line(format: Format, lost: u64) -> String {
+    match format {
+        Format::Json => format!("{}\n", serde_json::json!({ "event": "lost", "lines": lost })),
+        Format::Text | Format::None => {
+            format!("{lost} lines were lost, because those before them were not read in time\n")
+        }
     }
 }
 
@@ -306,7 +330,7 @@ mod tests {
     }
 
     fn line(format: Format, outcome: Outcome, details: &Details) -> String {
-        let mut log = Log::new(format);
+        let mut log = Log::new(format, Arc::new(Outlet::new(format)));
         log.add(&Story {
             conn: 3,
             transfer: 17,

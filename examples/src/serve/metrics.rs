@@ -137,6 +137,8 @@ pub struct ThreadCounters {
     pub accept_pauses: Number,
     /// Connections refused by the driver.
     pub refused: Number,
+    /// Log lines dropped.
+    pub log_lines_lost: Number,
     driver: DriverNumbers,
 }
 
@@ -304,7 +306,7 @@ impl Collector for Metrics {
 
 type Described = (&'static str, &'static str, fn(&ThreadCounters) -> &Number);
 
-const COUNTERS: [Described; 11] = [
+const COUNTERS: [Described; 12] = [
     ("tls_handshakes", "TLS handshakes that were completed", |thread| &thread.driver.handshakes),
     ("tls_handshakes_failed", "TLS handshakes that failed", |thread| {
         &thread.driver.handshakes_failed
@@ -336,6 +338,11 @@ const COUNTERS: [Described; 11] = [
     ("connections_accepted", "Connections accepted", |thread| &thread.accepted),
     ("connections_refused", "Connections that could not be taken over", |thread| &thread.refused),
     ("accept_pauses", "Times that accepting was suspended", |thread| &thread.accept_pauses),
+    (
+        "log_lines_lost",
+        "Log lines that were dropped because those before them were not read in time",
+        |thread| &thread.log_lines_lost,
+    ),
 ];
 
 const GAUGES: [Described; 4] = [

@@ -17,6 +17,7 @@ pub mod log;
 pub mod metrics;
 pub mod mime;
 pub mod options;
+pub mod outlet;
 pub mod path;
 pub mod range;
 pub mod request;
@@ -32,10 +33,10 @@ use lastbyte_backends::SealedMemory;
 use log::Format;
 use metrics::Metrics;
 use options::{Certificate, Options};
+use outlet::Outlet;
 use path::Root;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
-use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZero;
 use std::process::ExitCode;
@@ -43,6 +44,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 use worker::{Ended, Shared, Worker};
 
 /// The server could not start.
@@ -51,6 +53,9 @@ const CANNOT_START: u8 = 2;
 /// Descriptors that are for something else than connections: open files and
 /// what a thread waits with, with room to spare.
 const OTHER_DESCRIPTORS: u64 = 1024;
+
+/// How long the end of the log may take to be written when all time is up.
+const LAST_LINES: Duration = Duration::from_millis(200);
 
 /// Runs the server as the command line says.
 #[must_use]
@@ -117,8 +122,11 @@ impl Server {
             listeners.first().map_or(Ok(options.listen), TcpListener::local_addr).map_err(busy)?;
         let signals = Signals::new([SIGTERM, SIGINT])
             .map_err(|error| format!("cannot wait for signals: {error}"))?;
+        let outlet = Outlet::new(options.log).start();
+        let outlet = outlet.map_err(|error| format!("cannot start a thread: {error}"))?;
         let shared = Arc::new(Shared {
             options,
+            outlet,
             backend,
             root,
             block,
@@ -153,9 +161,8 @@ impl Server {
     /// Serves until told to stop.
     fn run(mut self) -> ExitCode {
         self.raise_descriptor_limit();
-        if let Err(error) = self.greet() {
-            complain(format_args!("standard output cannot be written: {error}"));
-        }
+        let greeting = self.greeting();
+        self.shared.outlet.put(greeting.as_bytes(), 1);
         let mut is_first = true;
         for signal in self.signals.forever() {
             if !is_first {
@@ -179,6 +186,9 @@ impl Server {
                 // The panic has been reported where it happened.
                 Err(_) => code = ExitCode::FAILURE,
             }
+        }
+        if !self.shared.outlet.finish(LAST_LINES) {
+            complain("the log was not read in time, and its end is lost");
         }
         if cut_off > 0 {
             complain(format_args!("time was up, and {cut_off} responses were cut off"));
@@ -208,7 +218,7 @@ impl Server {
     }
 
     /// Says where the server is, what it uses, and what to try.
-    fn greet(&self) -> io::Result<()> {
+    fn greeting(&self) -> String {
         let Self { address, shared, .. } = self;
         let Shared { backend, root, .. } = &**shared;
         let (scheme, insecure) = match (shared.options.is_tls(), shared.options.tls) {
@@ -217,7 +227,6 @@ impl Server {
             (true, Some(Certificate::SelfSigned)) => ("https", "-k "),
         };
         let curl = format!("curl {insecure}-o /dev/null {scheme}://{address}/128kb");
-        let mut out = io::stdout().lock();
         if shared.options.log == Format::Json {
             let facilities: serde_json::Map<_, _> = backend
                 .report()
@@ -236,18 +245,22 @@ impl Server {
                 "facilities": facilities,
                 "try": curl,
             });
-            writeln!(out, "{line}")?;
+            format!("{line}\n")
         } else {
-            writeln!(out, "listening on {scheme}://{address}/")?;
-            writeln!(out, "serving {} and /N, /Nkb, /Nmb, /metrics", root.path().display())?;
             let threads = match self.threads.len() {
                 1 => "1 thread".to_owned(),
                 n => format!("{n} threads"),
             };
-            write!(out, "backend {}, {threads}, on {}", backend.kind(), backend.report())?;
-            writeln!(out, "try     {curl}")?;
+            format!(
+                "listening on {scheme}://{address}/\n\
+                 serving {} and /N, /Nkb, /Nmb, /metrics\n\
+                 backend {}, {threads}, on {}\
+                 try     {curl}\n",
+                root.path().display(),
+                backend.kind(),
+                backend.report(),
+            )
         }
-        out.flush()
     }
 }
 

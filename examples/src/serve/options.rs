@@ -36,7 +36,8 @@ pub struct Options {
     #[arg(long, value_name = "N")]
     pub threads: Option<NonZero<u16>>,
 
-    /// A line on standard output for each response
+    /// A line on standard output for each response; whoever reads them slowly
+    /// delays nothing but lines, and loses those beyond 4 MiB, which are counted
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
     pub log: Format,
 
@@ -53,7 +54,8 @@ pub struct Options {
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = duration)]
     pub request_timeout: Duration,
 
-    /// Time that clients have to acknowledge everything when the server ends
+    /// Time that clients have to acknowledge everything when the server ends, and
+    /// the log's reader to read it
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub drain_timeout: Duration,
 

@@ -7,6 +7,7 @@ use super::generated::Block;
 use super::log::Log;
 use super::metrics::Metrics;
 use super::options::{Options, Switch};
+use super::outlet::Outlet;
 use super::path::Root;
 use super::respond::Responder;
 use lastbyte::{
@@ -42,6 +43,8 @@ pub struct Shared {
     pub block: Block,
     /// All threads' numbers.
     pub metrics: Metrics,
+    /// Where all threads' lines go.
+    pub outlet: Arc<Outlet>,
     /// Set once the server is to end.
     pub stop: AtomicBool,
     /// Connections now.
@@ -119,7 +122,7 @@ impl Worker {
         let now = moment(driver.now());
         let service = Service {
             responder: Responder::new(files, shared.metrics.clone()),
-            log: Log::new(options.log),
+            log: Log::new(options.log, Arc::clone(&shared.outlet)),
             counters: shared.metrics.thread(index),
             backend: shared.backend.kind().name(),
             stamps: options.stamps == Switch::On,
@@ -181,12 +184,14 @@ impl Worker {
                 self.make_room();
             }
             self.service.counters.publish(&self.service.driver.counters());
-            self.service.log.flush();
+            self.flush_log();
             if self.deadline.is_none() && self.shared.stop.load(Ordering::Relaxed) {
                 self.start_to_drain(now);
             }
             if let Some(deadline) = self.deadline {
                 if self.is_drained(now) {
+                    // The clients have everything; now it is the log's turn.
+                    self.service.log.finish(deadline.since(now));
                     return Ok(self.leave());
                 }
                 if now >= deadline {
@@ -397,8 +402,15 @@ impl Worker {
                 break;
             }
         }
-        self.service.log.flush();
+        self.flush_log();
         Ended { cut_off }
+    }
+
+    fn flush_log(&mut self) {
+        let lost = self.service.log.flush();
+        if lost > 0 {
+            self.service.counters.log_lines_lost.add(lost);
+        }
     }
 
     /// Tells standard error, but not all the time.
