@@ -19,8 +19,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long the drop of a driver waits for the kernel to let go of memory that
-/// it then has to leak.
-const LAST_WAIT: Duration = Duration::from_millis(100);
+/// it then has to leak, and how often at the least: on a machine that is starved of
+/// processor time each wait takes longer, and the kernel needs longer as well.
+const LAST_WAIT: Duration = Duration::from_millis(200);
+const WAITS: u32 = 100;
 
 pub(crate) struct SocketDriver<S: Selector, K: CompletionSink> {
     selector: S,
@@ -244,7 +246,9 @@ impl<S: Selector, K: CompletionSink> SocketDriver<S, K> {
     /// Waits a little for memory that the kernel still references, then leaks it.
     fn reclaim_all(&mut self) {
         let started = Instant::now();
-        while !self.connections.is_empty() && started.elapsed() < LAST_WAIT {
+        let mut waits = 0;
+        while !self.connections.is_empty() && (waits < WAITS || started.elapsed() < LAST_WAIT) {
+            waits += 1;
             // An error would only mean that the wait was shorter.
             drop(self.selector.wait(Some(Duration::from_millis(1)), &mut self.happened));
             self.handle_happened();
