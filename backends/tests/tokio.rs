@@ -5,13 +5,13 @@ use lastbyte::{
     AttachOptions, Backend, BackendKind, Choice, CloseOutcome, DriverConfig, Facility, FailReason,
     NotRegistered, Payload, Pool, RefuseReason, Restrictions, Stage, Watch,
 };
-use lastbyte_backends::tokio::{Connection, Ended, Handle, spawn};
+use lastbyte_backends::tokio::{Connection, Ended, Handle, Listener, spawn};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -376,6 +376,94 @@ fn what_is_awaited_ends_when_a_turn_panics() {
             assert!(dropped.load(Ordering::SeqCst));
             assert_eq!(connection.close(CLOSE).await, closed);
         });
+    });
+}
+
+/// Peers that come at once: less than the kernel has room for.
+const CROWD: u8 = 120;
+
+/// Many peers that the driver has had time to accept.
+async fn crowd(address: SocketAddr, peers: u8) -> Vec<TcpStream> {
+    let connect = move || (0..peers).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let peers = tokio::task::spawn_blocking(connect).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    peers
+}
+
+fn listen(handle: &Handle) -> (Listener, SocketAddr) {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    (handle.listen(socket).unwrap(), address)
+}
+
+fn hesitant(backend: &dyn Backend) -> Handle {
+    let mut config = DriverConfig::default();
+    config.accept_burst = 8;
+    spawn(backend, &config).unwrap()
+}
+
+#[test]
+fn connections_that_nobody_takes_wait_in_the_kernel() {
+    on_each_backend(async |backend: Arc<dyn Backend>| {
+        let handle = hesitant(&*backend);
+        let (listener, address) = listen(&handle);
+        let mut peers = crowd(address, CROWD).await;
+        peers.append(&mut crowd(address, 40).await);
+        let listener = listener.unlisten().unwrap();
+        let waiting: Vec<_> = std::iter::from_fn(|| listener.accept().ok()).collect();
+        // 64 and a burst. A ring's kernel accepts all that are there in one go, but
+        // not those that come when it was stopped.
+        let is_ring = backend.kind() == BackendKind::IoUring;
+        let most = if is_ring { usize::from(CROWD) } else { 64 + 8 };
+        let accepted = peers.len() - waiting.len();
+        assert!(accepted <= most, "{accepted} were accepted");
+        // Those were closed, and only those.
+        let mut closed = 0;
+        for peer in &mut peers {
+            peer.set_nonblocking(true).unwrap();
+            let left = Instant::now() + PATIENCE / 2;
+            let is_waiting =
+                |(_, address): &(_, SocketAddr)| *address == peer.local_addr().unwrap();
+            if !waiting.iter().any(is_waiting) {
+                while peer.read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+                {
+                    assert!(Instant::now() < left, "one that was accepted is still open");
+                }
+                closed += 1;
+            }
+        }
+        assert_eq!(closed, accepted);
+    });
+}
+
+#[test]
+fn connections_that_had_to_wait_are_all_accepted_in_the_end() {
+    on_each_backend(async |backend: Arc<dyn Backend>| {
+        let handle = hesitant(&*backend);
+        let (mut listener, address) = listen(&handle);
+        let peers = crowd(address, CROWD).await;
+        let mut expected: Vec<_> = peers.iter().map(|peer| peer.local_addr().unwrap()).collect();
+        let mut accepted = Vec::new();
+        for n in 0..CROWD {
+            // Now and then it had time to be crowded again.
+            if n % 50 == 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                let early = timeout(Duration::ZERO, listener.accept()).await;
+                accepted.extend(early.into_iter().map(|socket| socket.unwrap()));
+            }
+            if accepted.len() == usize::from(CROWD) {
+                break;
+            }
+            accepted.push(listener.accept().await.unwrap());
+        }
+        let mut addresses: Vec<_> =
+            accepted.iter().map(|socket| socket.stream().peer_addr().unwrap()).collect();
+        addresses.sort();
+        expected.sort();
+        assert_eq!(addresses, expected);
+        let more = timeout(Duration::from_millis(20), listener.accept()).await;
+        assert!(more.is_err(), "accepted twice");
+        drop(listener);
     });
 }
 

@@ -49,13 +49,11 @@ impl Handle {
     /// As [`Driver::listen`].
     pub fn listen(&self, listener: TcpListener) -> Result<Listener, Refused<TcpListener>> {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let id = self.user.give(listener, |turned, listener| {
-            let id = turned.driver.listen(listener)?;
-            turned.listeners += 1;
-            turned.inboxes.listens(id, sender);
-            Ok(id)
+        let key = self.user.give(listener, |turned, listener| {
+            let name = turned.driver.listen(listener)?;
+            Ok(turned.inboxes.listeners.add(name, sender))
         })?;
-        Ok(Listener::new(self.user.clone(), id, receiver))
+        Ok(Listener::new(self.user.clone(), key, receiver))
     }
 
     /// Takes over a connected socket.

@@ -1,8 +1,8 @@
 //! Who waits for which event.
 
+use super::listeners::Listeners;
 use lastbyte::{
-    CloseOutcome, Completion, ConnectionId, Event, ListenerId, Reached, Received, Socket, Stage,
-    TransferId, Watch,
+    CloseOutcome, Completion, ConnectionId, Event, Reached, Received, Stage, TransferId, Watch,
 };
 use std::collections::HashMap;
 use std::io;
@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 /// not want to know any more.
 #[derive(Debug, Default)]
 pub(super) struct Inboxes {
-    listeners: HashMap<ListenerId, UnboundedSender<io::Result<Socket>>>,
+    pub(super) listeners: Listeners,
     connections: HashMap<ConnectionId, Inbox>,
 }
 
@@ -33,14 +33,6 @@ struct News {
 }
 
 impl Inboxes {
-    pub(super) fn listens(&mut self, id: ListenerId, to: UnboundedSender<io::Result<Socket>>) {
-        self.listeners.insert(id, to);
-    }
-
-    pub(super) fn unlistens(&mut self, id: ListenerId) {
-        self.listeners.remove(&id);
-    }
-
     pub(super) fn attached(
         &mut self,
         id: ConnectionId,
@@ -66,9 +58,9 @@ impl Inboxes {
     pub(super) fn take(&mut self, event: Event) {
         match event {
             Event::Transfer(completion) => self.completed(completion),
-            Event::Accepted { listener, socket } => self.accepted(listener, Ok(socket)),
+            Event::Accepted { listener, socket } => self.listeners.accepted(listener, Ok(socket)),
             Event::AcceptPaused { listener, errno } => {
-                self.accepted(listener, Err(io::Error::from_raw_os_error(errno)));
+                self.listeners.accepted(listener, Err(io::Error::from_raw_os_error(errno)));
             }
             Event::Received { connection, received, .. } => {
                 if let Some(inbox) = self.connections.get(&connection) {
@@ -81,12 +73,6 @@ impl Inboxes {
                 }
             }
             _ => {}
-        }
-    }
-
-    fn accepted(&self, listener: ListenerId, result: io::Result<Socket>) {
-        if let Some(to) = self.listeners.get(&listener) {
-            drop(to.send(result));
         }
     }
 

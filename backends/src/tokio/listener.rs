@@ -1,26 +1,35 @@
 //! Accepting.
 
+use super::listeners::Key;
 use super::shared::User;
-use lastbyte::{ListenerId, Socket};
+use lastbyte::Socket;
 use std::io;
 use std::net::TcpListener;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-/// A listening socket of a driver. Dropping it closes it.
+/// A listening socket of a driver. Dropping it closes it, and every connection
+/// that was accepted and not taken.
+///
+/// While 64 connections wait for [`Self::accept`], no more are accepted than the
+/// driver already has: those of one turn
+/// ([`DriverConfig::accept_burst`](lastbyte::DriverConfig::accept_burst)), and on
+/// a ring what its kernel accepted ahead, which can be the whole backlog. The
+/// others wait in the kernel, as the socket's backlog allows. It goes on when
+/// half of those 64 are left.
 #[derive(Debug)]
 pub struct Listener {
     user: User,
-    id: ListenerId,
+    key: Key,
     sockets: UnboundedReceiver<io::Result<Socket>>,
 }
 
 impl Listener {
     pub(super) fn new(
         user: User,
-        id: ListenerId,
+        key: Key,
         sockets: UnboundedReceiver<io::Result<Socket>>,
     ) -> Self {
-        Self { user, id, sockets }
+        Self { user, key, sockets }
     }
 
     /// The next connection, to be attached. Cancel-safe: a connection that came
@@ -31,7 +40,15 @@ impl Listener {
     /// by itself, and so may the caller. `NotConnected` if the driver is gone:
     /// nothing more will come.
     pub async fn accept(&mut self) -> io::Result<Socket> {
-        self.sockets.recv().await.unwrap_or_else(|| Err(io::ErrorKind::NotConnected.into()))
+        let Some(next) = self.sockets.recv().await else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        let key = self.key;
+        // If the driver is gone, there are only those that are here already.
+        self.user
+            .ask(|turned| turned.inboxes.listeners.taken(key, &mut *turned.driver))
+            .unwrap_or_default();
+        next
     }
 
     /// Stops accepting and gives the socket back, which is non-blocking now.
@@ -43,12 +60,8 @@ impl Listener {
     }
 
     fn stop(&self) -> Option<TcpListener> {
-        let stopped = self.user.ask(|turned| {
-            turned.inboxes.unlistens(self.id);
-            let listener = turned.driver.unlisten(self.id);
-            turned.listeners -= usize::from(listener.is_some());
-            listener
-        });
+        let stopped =
+            self.user.ask(|turned| turned.inboxes.listeners.remove(self.key, &mut *turned.driver));
         stopped.flatten()
     }
 }

@@ -33,6 +33,7 @@ mod connection;
 mod handle;
 mod inbox;
 mod listener;
+mod listeners;
 mod shared;
 mod transfer;
 mod turning;

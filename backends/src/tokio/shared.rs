@@ -25,7 +25,6 @@ pub(super) struct Turned {
     pub(super) driver: Box<dyn Driver + Send>,
     pub(super) events: Receiver<Event>,
     pub(super) inboxes: Inboxes,
-    pub(super) listeners: usize,
 }
 
 /// A share that keeps the driver being turned.
@@ -42,7 +41,7 @@ impl Shared {
         driver: Box<dyn Driver + Send>,
         events: Receiver<Event>,
     ) -> (User, Turner) {
-        let turned = Turned { driver, events, inboxes: Inboxes::default(), listeners: 0 };
+        let turned = Turned { driver, events, inboxes: Inboxes::default() };
         let shared = Arc::new(Self {
             state: Mutex::new(State::Turned(turned)),
             nudge: Notify::new(),
@@ -61,7 +60,7 @@ impl Turned {
     /// Drops the driver, tells what it still owed, and then that nothing else
     /// will come.
     fn end(self) {
-        let Self { driver, events, mut inboxes, .. } = self;
+        let Self { driver, events, mut inboxes } = self;
         drop(driver);
         for event in events.try_iter() {
             inboxes.take(event);

@@ -61,13 +61,14 @@ async fn run(turner: Turner, watched: Option<AsyncFd<OwnedFd>>) {
 
 /// One turn, and the delivery of what came of it.
 fn turn(turned: &mut Turned, turner: &Turner, watched: Option<&AsyncFd<OwnedFd>>) -> Next {
-    let Turned { driver, events, inboxes, listeners } = turned;
+    let Turned { driver, events, inboxes } = turned;
     let turned = driver.turn(Some(Duration::ZERO));
     for event in events.try_iter() {
         inboxes.take(event);
     }
+    inboxes.listeners.stop_full(&mut **driver);
     let Ok(turned) = turned else { return Next::Wait(Some(Instant::now() + RECOVERY)) };
-    let is_idle = *listeners == 0 && driver.counters().connections == 0;
+    let is_idle = inboxes.listeners.is_empty() && driver.counters().connections == 0;
     if is_idle && !turner.has_users() {
         return Next::End;
     }
