@@ -379,6 +379,40 @@ fn what_is_awaited_ends_when_a_turn_panics() {
     });
 }
 
+/// Memory whose drop asks something of its driver.
+struct Asking(Handle, std::sync::mpsc::Sender<u64>);
+
+impl AsRef<[u8]> for Asking {
+    fn as_ref(&self) -> &[u8] {
+        b"hello"
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.1.send(self.0.counters().connections).unwrap_or_default();
+    }
+}
+
+#[test]
+fn memory_that_is_dropped_may_ask_something_of_the_driver() {
+    beside_each_backend(|backend, runtime| {
+        runtime.block_on(async {
+            let handle = handle(&*backend);
+            let (connection, _peer) = pair(&handle).await;
+            let (dropped, is_dropped) = std::sync::mpsc::channel();
+            // Behind what the peer does not read, so that it is still unsent when
+            // nobody wants its news any more.
+            drop(connection.send(vec![1; 32 << 20].into(), Watch::NONE).unwrap());
+            let payload = Payload::from(Bytes::from_owner(Asking(handle.clone(), dropped)));
+            drop(connection.send(payload, Watch::NONE).unwrap());
+            connection.abort();
+            let asked = tokio::task::spawn_blocking(move || is_dropped.recv_timeout(PATIENCE / 2));
+            assert!(asked.await.unwrap().is_ok());
+        });
+    });
+}
+
 /// Peers that come at once: less than the kernel has room for.
 const CROWD: u8 = 120;
 

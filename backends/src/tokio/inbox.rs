@@ -55,9 +55,12 @@ impl Inboxes {
         }
     }
 
-    pub(super) fn take(&mut self, event: Event) {
+    /// Delivers `event`. A completion that nobody waits for comes back: with it a
+    /// payload is dropped, and the user's code runs, which may ask something of
+    /// the driver.
+    pub(super) fn take(&mut self, event: Event) -> Option<Completion> {
         match event {
-            Event::Transfer(completion) => self.completed(completion),
+            Event::Transfer(completion) => return self.completed(completion),
             Event::Accepted { listener, socket } => self.listeners.accepted(listener, Ok(socket)),
             Event::AcceptPaused { listener, errno } => {
                 self.listeners.accepted(listener, Err(io::Error::from_raw_os_error(errno)));
@@ -74,21 +77,25 @@ impl Inboxes {
             }
             _ => {}
         }
+        None
     }
 
-    fn completed(&mut self, completion: Completion) {
-        let Some(inbox) = self.connections.get_mut(&completion.connection) else { return };
+    fn completed(&mut self, completion: Completion) -> Option<Completion> {
+        let Some(inbox) = self.connections.get_mut(&completion.connection) else {
+            return Some(completion);
+        };
         let id = completion.transfer;
-        let Some(news) = inbox.transfers.get_mut(&id) else { return };
+        let Some(news) = inbox.transfers.get_mut(&id) else { return Some(completion) };
         let stage = completion.stage();
         news.is_released |= matches!(completion.reached, Reached::Released(_));
         if stage == Stage::Failed || news.last == Some(stage) {
             news.last = None;
         }
-        drop(news.to.send(completion));
+        let unwanted = news.to.send(completion).err().map(|refused| refused.0);
         if news.is_released && news.last.is_none() {
             inbox.transfers.remove(&id);
         }
+        unwanted
     }
 }
 

@@ -63,7 +63,7 @@ impl Turned {
         let Self { driver, events, mut inboxes } = self;
         drop(driver);
         for event in events.try_iter() {
-            inboxes.take(event);
+            drop(inboxes.take(event));
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::shared::{Turned, Turner};
 use crate::sys::poll::{self, Polled};
 use crate::sys::pollable;
-use lastbyte::DriverError;
+use lastbyte::{Completion, DriverError, Turn};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -44,7 +44,12 @@ fn watch(turner: &Turner) -> io::Result<Option<AsyncFd<OwnedFd>>> {
 
 async fn run(turner: Turner, watched: Option<AsyncFd<OwnedFd>>) {
     loop {
-        let turn = || turner.with(|turned| turn(turned, &turner, watched.as_ref()));
+        let turn = || {
+            let (next, unwanted) = turner.with(|turned| turn(turned, &turner, watched.as_ref()))?;
+            // Here others can use the driver.
+            drop(unwanted);
+            Some(next)
+        };
         match catch_unwind(AssertUnwindSafe(turn)) {
             Ok(None | Some(Next::End)) => return,
             // Others get their turn, too.
@@ -59,20 +64,32 @@ async fn run(turner: Turner, watched: Option<AsyncFd<OwnedFd>>) {
     }
 }
 
-/// One turn, and the delivery of what came of it.
-fn turn(turned: &mut Turned, turner: &Turner, watched: Option<&AsyncFd<OwnedFd>>) -> Next {
+/// One turn, and the delivery of what came of it; what nobody waits for is left.
+fn turn(
+    turned: &mut Turned,
+    turner: &Turner,
+    watched: Option<&AsyncFd<OwnedFd>>,
+) -> (Next, Vec<Completion>) {
+    let turn = turned.driver.turn(Some(Duration::ZERO));
     let Turned { driver, events, inboxes } = turned;
-    let turned = driver.turn(Some(Duration::ZERO));
-    for event in events.try_iter() {
-        inboxes.take(event);
-    }
+    let unwanted = events.try_iter().filter_map(|event| inboxes.take(event)).collect();
     inboxes.listeners.stop_full(&mut **driver);
-    let Ok(turned) = turned else { return Next::Wait(Some(Instant::now() + RECOVERY)) };
+    (next(turn.ok(), turned, turner, watched), unwanted)
+}
+
+fn next(
+    turn: Option<Turn>,
+    turned: &Turned,
+    turner: &Turner,
+    watched: Option<&AsyncFd<OwnedFd>>,
+) -> Next {
+    let Some(turn) = turn else { return Next::Wait(Some(Instant::now() + RECOVERY)) };
+    let Turned { driver, inboxes, .. } = turned;
     let is_idle = inboxes.listeners.is_empty() && driver.counters().connections == 0;
     if is_idle && !turner.has_users() {
         return Next::End;
     }
-    if turned.more || turned.delivered > 0 || watched.is_some_and(is_readable) {
+    if turn.more || turn.delivered > 0 || watched.is_some_and(is_readable) {
         return Next::Now;
     }
     let soon = driver.next_turn_by().map(|by| Instant::now() + by.since(driver.now()));
