@@ -4,9 +4,16 @@
 mod harness;
 
 use harness::{Server, generated, serve};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use socket2::{Domain, Socket, Type};
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
 use tempfile::tempdir;
 
 const BACKENDS: [&str; 3] = ["auto", "epoll", "fallback"];
@@ -239,4 +246,64 @@ fn make_for(dir: &Path, name: &str, host: &str) -> (String, String) {
     fs::write(&certificate, made.cert.pem()).unwrap();
     fs::write(&key, made.signing_key.serialize_pem()).unwrap();
     (certificate, key)
+}
+
+/// A response that is sealed as a whole, and of which the kernel has a part only,
+/// is not one that its client can do without the server.
+#[test]
+fn without_stamps_a_drain_waits_for_what_is_sealed_and_not_sent() {
+    let site = tempdir().unwrap();
+    let (certificate, key) = make(site.path(), "own");
+    let mut arguments = vec!["--tls-cert", &certificate, "--tls-key", &key];
+    arguments.extend(["--stamps", "off", "--drain-timeout", "60s"]);
+    // Each with a server: none is to keep another's drain waiting.
+    let cases = BACKENDS.iter().flat_map(|&backend| [350, 450, 550].map(|kb| (backend, kb)));
+    let mut stalled: Vec<_> = cases
+        .map(|(backend, kb)| {
+            let server = Server::start(backend, site.path(), &arguments);
+            let mut client = narrow_client(server.address, Path::new(&certificate));
+            let request = format!("GET /{kb}kb HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            client.write_all(request.as_bytes()).unwrap();
+            (backend, kb, server, client)
+        })
+        .collect();
+    for (_, _, _, client) in &mut stalled {
+        client.read_exact(&mut [0]).unwrap();
+    }
+    for (_, _, server, _) in &stalled {
+        server.signal("TERM");
+    }
+    // Longer than a server waits for clients that have got everything to close.
+    std::thread::sleep(Duration::from_secs(2));
+    for (backend, kb, mut server, mut client) in stalled {
+        let mut response = Vec::new();
+        // Whether TLS ends in order is not what this is about.
+        let _ = client.read_to_end(&mut response);
+        let body = generated(0, kb << 10);
+        assert!(response.ends_with(&body), "{backend}: {} B of {kb} kb", response.len());
+        drop(client);
+        assert_eq!(server.wait_for_exit().code(), Some(0));
+        let line = server.wait_for_transfers(1).remove(0);
+        assert_eq!(line["outcome"], "unconfirmed", "{line}");
+        assert!(line["queued_ms"].is_number() && line["acked_ms"].is_null(), "{line}");
+    }
+}
+
+/// A client for which the other side's kernel takes little at a time.
+fn narrow_client(
+    address: SocketAddr,
+    certificate: &Path,
+) -> StreamOwned<ClientConnection, TcpStream> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(32 << 10).unwrap();
+    socket.set_tcp_mss(1400).unwrap();
+    socket.connect(&address.into()).unwrap();
+    let mut trusted = RootCertStore::empty();
+    trusted.add(CertificateDer::from_pem_file(certificate).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.unwrap().with_root_certificates(trusted).with_no_client_auth();
+    let name = "localhost".try_into().unwrap();
+    StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), socket.into())
 }

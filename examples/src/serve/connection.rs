@@ -115,7 +115,9 @@ impl Service {
     fn watch(&mut self) -> Watch {
         self.submitted += 1;
         if !self.stamps {
-            Watch::NONE
+            // What is released has been sealed, under TLS: no more. A drain has to
+            // wait until the kernel holds it.
+            Watch::QUEUED
         } else if self.log.is_on() {
             Watch::ALL
         } else if self.submitted.is_multiple_of(SAMPLED) {
@@ -211,7 +213,12 @@ impl Connection {
             }
         }
         match reached {
-            Reached::Queued => service.counters.queued.observe(elapsed),
+            Reached::Queued => {
+                service.counters.queued.observe(elapsed);
+                if !service.stamps {
+                    record.outcome = Some(Outcome::Unconfirmed);
+                }
+            }
             Reached::Transmitted => {}
             Reached::Acked if evidence == Evidence::Unavailable => {
                 record.outcome = Some(Outcome::Unconfirmed);
@@ -223,9 +230,6 @@ impl Connection {
             Reached::Released(memory) => {
                 drop(memory);
                 record.is_released = true;
-                if !service.stamps && record.outcome.is_none() {
-                    record.outcome = Some(Outcome::Unconfirmed);
-                }
             }
             Reached::Failed(failure) => record.outcome = Some(outcome_of(&failure.reason)),
         }
