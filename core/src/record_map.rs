@@ -184,12 +184,6 @@ impl RecordMap {
         WireOffset::new(self.end.wire)
     }
 
-    /// Up to where the records are forgotten.
-    #[must_use]
-    pub fn wire_forgotten(&self) -> WireOffset {
-        WireOffset::new(self.start.wire)
-    }
-
     /// Entries held.
     #[must_use]
     pub fn entries(&self) -> usize {

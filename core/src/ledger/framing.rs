@@ -33,15 +33,10 @@ impl Framing {
     }
 
     /// How much payload is whole before `wire`, and whether the last of it ends
-    /// exactly there. Less than that is said of what was forgotten.
+    /// exactly there.
     pub(super) fn payload_before(&self, wire: u64) -> (u64, bool) {
         if wire <= self.base {
             return (wire, true);
-        }
-        // The map would answer with all that was forgotten, which need not be
-        // acknowledged.
-        if wire < self.map.wire_forgotten().get() {
-            return (self.base, false);
         }
         let plain = self.map.plain_end(WireOffset::new(wire));
         let ends = self.map.wire_end(plain).is_some_and(|end| end.get() == wire);
@@ -62,8 +57,8 @@ impl Framing {
 #[cfg(test)]
 mod tests {
     use crate::{
-        Call, ConnectionId, Ledger, LedgerLimits, Method, Moment, Outbox, Payload, StageEvidence,
-        StageSupport, Time, Watch,
+        Call, ConnectionId, Ledger, LedgerLimits, Look, Method, Moment, Outbox, Payload,
+        StageEvidence, StageSupport, Time, Watch, WireOffset,
     };
 
     /// Without a watch nobody asks what was acknowledged, and the records of what
@@ -87,5 +82,34 @@ mod tests {
         let framing = ledger.framing.as_ref().unwrap();
         assert!(framing.map.entries() <= 2, "{} entries", framing.map.entries());
         assert_eq!(framing.wire_to(), 2 * (499 * 250 + 499 * 22));
+    }
+
+    /// A peer is slow, not stalled, while it acknowledges what nobody waits for:
+    /// its records are forgotten long before, and progress is still seen.
+    #[test]
+    fn progress_is_seen_in_what_nobody_watches() {
+        const IN_FLIGHT: u64 = 10;
+        const LEN: u64 = 1000;
+        let evidence = StageEvidence::Bracketed;
+        let stages = StageSupport { transmitted: evidence, acked: evidence };
+        let limits = LedgerLimits { memory: u64::MAX, transfers: 10 };
+        let mut ledger = Ledger::new(ConnectionId::new(0, 0), stages, limits);
+        ledger.kernel_seals(22);
+        let mut out = Outbox::default();
+        let call = Call { method: Method::Copy, began: Time::default(), stamped: false };
+        let mut progress = 0;
+        for n in 1..50 {
+            let payload = Payload::from(vec![0; 1000]);
+            ledger.submit(payload, Watch::NONE, &mut out).unwrap();
+            ledger.accepted(LEN, call, Moment::default(), &mut out);
+            ledger.sealed(1);
+            if n > IN_FLIGHT {
+                let acked = Some(WireOffset::new((n - IN_FLIGHT) * (LEN + 22)));
+                let (began, at) = (Time::default(), Moment::default());
+                ledger.looked(Look { acked, transmitted: None, began, at }, &mut out);
+                let before = std::mem::replace(&mut progress, ledger.acked_to().get());
+                assert!(progress > before, "none after {n} transfers");
+            }
+        }
     }
 }

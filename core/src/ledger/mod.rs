@@ -381,7 +381,9 @@ impl Ledger {
         WireOffset::new(self.submitted_to)
     }
 
-    /// Bytes that the peer is known to have acknowledged.
+    /// Bytes that the peer is known to have acknowledged. Where the kernel seals,
+    /// transfers that are over count as a whole once anything was acknowledged:
+    /// where their records end is forgotten with them.
     #[must_use]
     pub fn acked_to(&self) -> WireOffset {
         WireOffset::new(self.acked_to)
