@@ -5,7 +5,9 @@ use std::fmt;
 /// One attached connection of one driver.
 ///
 /// The slot is reused after a connection is closed, the generation is not: an
-/// identifier that outlived its connection never reaches another one.
+/// identifier that outlived its connection never reaches another one. Whoever
+/// keeps a table by slots and queues events may attach a connection in the slot of
+/// one whose [`Closed`](crate::Event::Closed) is still in that queue.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ConnectionId {
     slot: u32,
