@@ -5,9 +5,10 @@ use std::fmt;
 /// One attached connection of one driver.
 ///
 /// The slot is reused after a connection is closed, the generation is not: an
-/// identifier that outlived its connection never reaches another one. Whoever
-/// keeps a table by slots and queues events may attach a connection in the slot of
-/// one whose [`Closed`](crate::Event::Closed) is still in that queue.
+/// identifier that outlived its connection never reaches another one. A driver
+/// does not reuse a slot before the turn after the one that delivered
+/// [`Closed`](crate::Event::Closed): whoever has taken in what one turn delivered
+/// before the next can keep a table by slots.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ConnectionId {
     slot: u32,

@@ -4,6 +4,7 @@ use super::connection::Connection;
 use super::context::Context;
 use super::listener::Listener;
 use super::selector::{Done, Happening, Selector};
+use super::table::Table;
 use crate::facilities::Facilities;
 use lastbyte::{
     AttachOptions, Attached, CompletionSink, ConnectionId, ControlRecord, Counters, Driver,
@@ -28,7 +29,7 @@ pub(crate) struct SocketDriver<S: Selector, K: CompletionSink> {
     selector: S,
     sink: K,
     cx: Context,
-    connections: Slab<Connection>,
+    connections: Table,
     listeners: Slab<Listener>,
     generation: u32,
     happened: Vec<Happening>,
@@ -45,7 +46,7 @@ impl<S: Selector, K: CompletionSink> SocketDriver<S, K> {
             selector,
             sink,
             cx: Context::new(config, facilities, completes),
-            connections: Slab::new(),
+            connections: Table::default(),
             listeners: Slab::new(),
             generation: 0,
             happened: Vec::new(),
@@ -110,9 +111,10 @@ impl<S: Selector, K: CompletionSink> SocketDriver<S, K> {
             if connection.in_again {
                 self.cx.again.retain(|&other| other != token);
             }
-            self.cx.outbox.counters.connections -= 1;
-            let connection = self.connections.remove(slot);
-            self.selector.retire(connection.stream, token);
+            if let Some(connection) = self.connections.remove(slot) {
+                self.cx.outbox.counters.connections -= 1;
+                self.selector.retire(connection.stream, token);
+            }
             return;
         }
         let reads = connection.wants_input || connection.discards_input();
@@ -231,11 +233,13 @@ impl<S: Selector, K: CompletionSink> SocketDriver<S, K> {
     fn deliver(&mut self) -> usize {
         // Whoever hears that a connection is closed may rely on it.
         self.selector.close_retired();
-        self.cx.outbox.deliver(&mut self.sink)
+        let delivered = self.cx.outbox.deliver(&mut self.sink);
+        self.connections.delivered();
+        delivered
     }
 
     fn fail_all(&mut self, reason: &FailReason) {
-        for slot in 0..self.connections.capacity() {
+        for slot in 0..self.connections.slots() {
             if let Some(connection) = self.connections.get_mut(slot) {
                 connection.die(reason, &mut self.cx);
                 self.tidy(slot);
@@ -247,12 +251,12 @@ impl<S: Selector, K: CompletionSink> SocketDriver<S, K> {
     fn reclaim_all(&mut self) {
         let started = Instant::now();
         let mut waits = 0;
-        while !self.connections.is_empty() && (waits < WAITS || started.elapsed() < LAST_WAIT) {
+        while self.connections.len() > 0 && (waits < WAITS || started.elapsed() < LAST_WAIT) {
             waits += 1;
             // An error would only mean that the wait was shorter.
             drop(self.selector.wait(Some(Duration::from_millis(1)), &mut self.happened));
             self.handle_happened();
-            for slot in 0..self.connections.capacity() {
+            for slot in 0..self.connections.slots() {
                 if let Some(connection) = self.connections.get_mut(slot) {
                     connection.drain_error_queue(&mut self.cx);
                     connection.progress_phase(&mut self.cx);
@@ -261,7 +265,7 @@ impl<S: Selector, K: CompletionSink> SocketDriver<S, K> {
             }
         }
         let never = Time::from_nanos(u64::MAX);
-        for slot in 0..self.connections.capacity() {
+        for slot in 0..self.connections.slots() {
             if let Some(connection) = self.connections.get_mut(slot) {
                 connection.suppose_sent(&mut self.cx);
                 connection.enforce_deadline(never, &mut self.cx);
@@ -311,8 +315,8 @@ impl<S: Selector, K: CompletionSink> Driver for SocketDriver<S, K> {
             let reason = RefuseReason::BackPressure { limit, outstanding, allowed };
             return Err(Refused::new(socket, reason));
         }
-        let entry = self.connections.vacant_entry();
-        let (slot, token) = (entry.key(), entry.key() * 2);
+        let slot = self.connections.vacant();
+        let token = slot * 2;
         if let Err(error) = self.selector.add(socket.stream().as_fd(), token) {
             return Err(Refused::new(socket, system("polling the socket", &error)));
         }
@@ -320,7 +324,7 @@ impl<S: Selector, K: CompletionSink> Driver for SocketDriver<S, K> {
         match Connection::attach(socket, id, token, options, &self.cx) {
             Ok(connection) => {
                 let stages = connection.stages;
-                entry.insert(connection);
+                self.connections.insert(connection);
                 self.generation = self.generation.wrapping_add(1);
                 self.cx.outbox.counters.connections += 1;
                 self.tidy(slot);
@@ -456,6 +460,7 @@ impl<S: Selector, K: CompletionSink> Driver for SocketDriver<S, K> {
     }
 
     fn turn(&mut self, wait: Option<Duration>) -> Result<Turn, DriverError> {
+        self.connections.turn_begins();
         // What submissions have brought about is delivered without a look at
         // the sockets: the user's reaction may be to submit more, and one wait
         // for all of it is cheaper than two.
@@ -510,7 +515,7 @@ impl<S: Selector, K: CompletionSink> Driver for SocketDriver<S, K> {
 impl<S: Selector, K: CompletionSink> Drop for SocketDriver<S, K> {
     fn drop(&mut self) {
         self.fail_all(&FailReason::Closed);
-        if !self.connections.is_empty() {
+        if self.connections.len() > 0 {
             self.reclaim_all();
         }
         // A sink that panics while a panic is under way would end the process.

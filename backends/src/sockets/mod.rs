@@ -24,6 +24,7 @@ mod receive;
 pub(crate) mod selector;
 mod send;
 mod shape;
+mod table;
 mod timers;
 
 pub(crate) use backend::SocketBackend;

@@ -91,9 +91,6 @@ struct Layer<K: CompletionSink> {
     incoming: VecDeque<Event>,
     /// By the inner driver's slot; connections without TLS have no entry.
     connections: Vec<Option<Box<Connection>>>,
-    /// Those whose slot the inner driver gave to another before all that it had
-    /// to say of them was heard.
-    displaced: Vec<Connection>,
     /// Have to be looked after in this turn.
     touched: Vec<ConnectionId>,
     /// Wait for the inner driver to have room.
@@ -117,7 +114,6 @@ impl<I: Inner, K: CompletionSink> TlsDriver<I, K> {
             queue,
             incoming: VecDeque::new(),
             connections: Vec::new(),
-            displaced: Vec::new(),
             touched: Vec::new(),
             stuck: Vec::new(),
             deadlines: BTreeSet::new(),
@@ -142,7 +138,7 @@ impl<I: Inner, K: CompletionSink> TlsDriver<I, K> {
 
 impl<K: CompletionSink> Layer<K> {
     fn find(&mut self, id: ConnectionId) -> Option<&mut Connection> {
-        find(&mut self.connections, &mut self.displaced, id)
+        find(&mut self.connections, id)
     }
 
     fn with<R>(
@@ -151,7 +147,7 @@ impl<K: CompletionSink> Layer<K> {
         inner: &mut dyn Driver,
         act: impl FnOnce(&mut Connection, &mut dyn Driver, &mut Context) -> R,
     ) -> Option<R> {
-        let connection = find(&mut self.connections, &mut self.displaced, id)?;
+        let connection = find(&mut self.connections, id)?;
         let result = act(connection, inner, &mut self.cx);
         if connection.armed != connection.deadline {
             if let Some(at) = connection.armed {
@@ -168,24 +164,18 @@ impl<K: CompletionSink> Layer<K> {
         Some(result)
     }
 
-    /// Enters a connection. Its slot may still hold one that is over for the
-    /// inner driver, and of which something is still to be heard.
+    /// Enters a connection. Of the one that had its slot before all has been heard.
     fn insert(&mut self, connection: Connection) {
         let slot = connection.id().slot() as usize;
         if slot >= self.connections.len() {
             self.connections.resize_with(slot + 1, || None);
         }
-        let displaced = self.connections[slot].replace(Box::new(connection));
-        self.displaced.extend(displaced.map(|connection| *connection));
+        self.connections[slot] = Some(Box::new(connection));
     }
 
-    fn remove(&mut self, id: ConnectionId) -> Option<Connection> {
-        let entry = self.connections.get_mut(id.slot() as usize);
-        let found = entry.and_then(|entry| entry.take_if(|connection| connection.id() == id));
-        found.map(|connection| *connection).or_else(|| {
-            let n = self.displaced.iter().position(|connection| connection.id() == id)?;
-            Some(self.displaced.swap_remove(n))
-        })
+    fn remove(&mut self, id: ConnectionId) -> Option<Box<Connection>> {
+        let entry = self.connections.get_mut(id.slot() as usize)?;
+        entry.take_if(|connection| connection.id() == id)
     }
 
     /// Takes what the inner driver has said.
@@ -207,7 +197,7 @@ impl<K: CompletionSink> Layer<K> {
             | Event::Closed { connection, .. } => *connection,
             _ => return self.cx.outbox.push(event),
         };
-        let Some(connection) = find(&mut self.connections, &mut self.displaced, id) else {
+        let Some(connection) = find(&mut self.connections, id) else {
             return self.cx.outbox.push(event);
         };
         match event {
@@ -270,14 +260,9 @@ impl<K: CompletionSink> Layer<K> {
     }
 }
 
-fn find<'c>(
-    connections: &'c mut [Option<Box<Connection>>],
-    displaced: &'c mut [Connection],
-    id: ConnectionId,
-) -> Option<&'c mut Connection> {
+fn find(connections: &mut [Option<Box<Connection>>], id: ConnectionId) -> Option<&mut Connection> {
     let entry = connections.get_mut(id.slot() as usize).and_then(Option::as_deref_mut);
-    let entry = entry.filter(|connection| connection.id() == id);
-    entry.or_else(|| displaced.iter_mut().find(|connection| connection.id() == id))
+    entry.filter(|connection| connection.id() == id)
 }
 
 impl<I: Inner, K: CompletionSink> Driver for TlsDriver<I, K> {

@@ -48,6 +48,12 @@ pub(super) fn cases() -> Vec<Case> {
         )
         .over_each_transport(),
         Case::new(
+            "C01-a-slot-rests-until-its-owners-end-was-taken-in",
+            "whoever keeps a table by slots does not lose what is told last of a connection",
+            slots_rest,
+        )
+        .over_each_transport(),
+        Case::new(
             "C01-exactly-once-when-the-sink-panics",
             "a panic in the sink costs the event at hand and no other",
             sink_panics,
@@ -157,6 +163,38 @@ fn close_deadline(subject: &Subject) -> Result<Proof, Failure> {
     expect_failed(&rig, |reason| *reason == FailReason::Timeout)?;
     expect_nothing_held(&mut rig)?;
     peer.join()?.expect_intact()?;
+    Ok(Proof::full())
+}
+
+fn slots_rest(subject: &Subject) -> Result<Proof, Failure> {
+    let mut rig = Rig::new(subject)?;
+    let mut slots = Vec::new();
+    for _ in 0..50 {
+        let old = Wire::default().pair(subject)?;
+        let connection = rig.attach(old.own, &AttachOptions::default())?;
+        rig.driver().abort(connection)?;
+        // Before the end is delivered, and while it waits to be taken in.
+        let before = Wire::default().pair(subject)?;
+        let before = rig.attach(before.own, &AttachOptions::default())?;
+        rig.driver().turn(Some(Duration::ZERO))?;
+        let meanwhile = Wire::default().pair(subject)?;
+        let meanwhile = rig.attach(meanwhile.own, &AttachOptions::default())?;
+        for newer in [before, meanwhile] {
+            let slot = newer.slot();
+            ensure!(slot != connection.slot(), "{newer} is in the slot of {connection} already");
+            slots.push(slot);
+        }
+        let now = rig.now();
+        rig.take_events(now);
+        rig.driver().abort(before)?;
+        rig.driver().abort(meanwhile)?;
+        rig.until("the end of all", |record| {
+            [connection, before, meanwhile].iter().all(|id| record.is_closed(*id))
+        })?;
+    }
+    // They are given out again all the same.
+    let highest = slots.iter().max().copied().unwrap_or_default();
+    ensure!(highest < 12, "slot {highest}, with three connections at a time");
     Ok(Proof::full())
 }
 

@@ -8,7 +8,6 @@ pub mod body;
 pub mod complain;
 pub mod conditional;
 pub mod connection;
-pub mod connections;
 pub mod date;
 pub mod files;
 pub mod generated;

@@ -2,7 +2,6 @@
 
 use super::complain::complain;
 use super::connection::{Connection, Service};
-use super::connections::Connections;
 use super::files::Cache;
 use super::generated::Block;
 use super::log::Log;
@@ -72,7 +71,7 @@ pub struct Worker {
     /// Accepted, but one too many for now.
     waiting: VecDeque<Socket>,
     /// By the driver's slot.
-    connections: Connections,
+    connections: Vec<Option<Connection>>,
     open: usize,
     sweep_every: Duration,
     next_sweep: Time,
@@ -141,7 +140,7 @@ impl Worker {
             attach,
             listening: Listening::On(listening),
             waiting: VecDeque::new(),
-            connections: Connections::default(),
+            connections: Vec::new(),
             open: 0,
             sweep_every,
             next_sweep: now.monotonic.after(sweep_every),
@@ -221,13 +220,13 @@ impl Worker {
         while let Some(event) = self.queue.pop() {
             match event {
                 Event::Transfer(completion) => {
-                    if let Some(connection) = self.connections.get_mut(completion.connection) {
+                    if let Some(connection) = find(&mut self.connections, completion.connection) {
                         connection.completed(completion, &mut self.service);
                     }
                 }
                 Event::Received { connection, received, at } => {
                     self.service.now = at;
-                    let Some(connection) = self.connections.get_mut(connection) else {
+                    let Some(connection) = find(&mut self.connections, connection) else {
                         continue;
                     };
                     match received {
@@ -244,7 +243,7 @@ impl Worker {
                     self.service.responder.expire(self.service.now);
                 }
                 Event::TlsEstablished { connection, tls, .. } => {
-                    if let Some(connection) = self.connections.get_mut(connection) {
+                    if let Some(connection) = find(&mut self.connections, connection) {
                         connection.established(&tls);
                     }
                 }
@@ -282,17 +281,24 @@ impl Worker {
         self.service.counters.accepted.add(1);
         self.open += 1;
         let id = attached.connection;
+        let slot = id.slot() as usize;
+        if slot >= self.connections.len() {
+            self.connections.resize_with(slot + 1, || None);
+        }
         let now = self.service.driver.now();
         let connection = Connection::new(id, number, peer, now);
-        self.connections.insert(connection).start(&mut self.service);
+        self.connections[slot].insert(connection).start(&mut self.service);
     }
 
     fn closed(&mut self, id: ConnectionId, outcome: &CloseOutcome) {
-        let Some(connection) = self.connections.remove(id) else { return };
+        if find(&mut self.connections, id).is_none() {
+            return;
+        }
         debug_assert!(
-            connection.unfinished() == 0,
+            find(&mut self.connections, id).is_some_and(|c| c.unfinished() == 0),
             "{id} ended ({outcome:?}) before its transfers"
         );
+        self.connections[id.slot() as usize] = None;
         self.open -= 1;
         self.shared.connections.fetch_sub(1, Ordering::Relaxed);
     }
@@ -339,7 +345,7 @@ impl Worker {
     fn sweep(&mut self, now: Time) {
         self.next_sweep = now.after(self.sweep_every);
         self.service.now = moment(now);
-        for connection in self.connections.iter_mut() {
+        for connection in self.connections.iter_mut().flatten() {
             connection.sweep(&mut self.service);
         }
         self.service.responder.expire(self.service.now);
@@ -353,7 +359,7 @@ impl Worker {
             drop(self.service.driver.unlisten(id));
         }
         self.waiting.clear();
-        for connection in self.connections.iter_mut() {
+        for connection in self.connections.iter_mut().flatten() {
             connection.drain(&mut self.service);
         }
     }
@@ -363,7 +369,7 @@ impl Worker {
         if self.open == 0 {
             return true;
         }
-        if !self.connections.iter().all(Connection::is_quiet) {
+        if !self.connections.iter().flatten().all(Connection::is_quiet) {
             self.quiet_since = None;
             return false;
         }
@@ -382,8 +388,8 @@ impl Worker {
 
     /// Ends though something is owed, and says so in the log.
     fn cut_off(mut self) -> Ended {
-        let cut_off = self.connections.iter().map(Connection::unfinished).sum();
-        let connections: Vec<_> = self.connections.iter().map(|c| c.id).collect();
+        let cut_off = self.connections.iter().flatten().map(Connection::unfinished).sum();
+        let connections: Vec<_> = self.connections.iter().flatten().map(|c| c.id).collect();
         for connection in connections {
             // Gone already if this fails.
             let _ = self.service.driver.abort(connection);
@@ -415,6 +421,11 @@ impl Worker {
             complain(what);
         }
     }
+}
+
+fn find(connections: &mut [Option<Connection>], id: ConnectionId) -> Option<&mut Connection> {
+    let connection = connections.get_mut(id.slot() as usize)?.as_mut()?;
+    (connection.id == id).then_some(connection)
 }
 
 /// `monotonic`, and what the wall clock shows.
