@@ -17,24 +17,30 @@ use tokio::time::timeout;
 const PATIENCE: Duration = Duration::from_secs(20);
 const CLOSE: Duration = Duration::from_secs(10);
 
-/// Runs `test` on every backend, on runtimes of one thread and of several.
+/// Every backend, each with a runtime of one thread and one of two.
+fn everywhere() -> impl Iterator<Item = (Arc<dyn Backend>, tokio::runtime::Runtime)> {
+    use tokio::runtime::Builder;
+    lastbyte_backends::BUILT.iter().flat_map(|&kind| {
+        let backend = lastbyte_backends::open(Choice::Only(kind), &Restrictions::none()).unwrap();
+        [Builder::new_current_thread(), Builder::new_multi_thread()].map(|mut builder| {
+            let runtime = builder.worker_threads(2).enable_all().build().unwrap();
+            (Arc::clone(&backend), runtime)
+        })
+    })
+}
+
+/// Runs `test` on each of them.
 fn on_each_backend<F>(test: impl Fn(Arc<dyn Backend>) -> F)
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    for &kind in lastbyte_backends::BUILT {
-        let backend = lastbyte_backends::open(Choice::Only(kind), &Restrictions::none()).unwrap();
-        for mut builder in [
-            tokio::runtime::Builder::new_current_thread(),
-            tokio::runtime::Builder::new_multi_thread(),
-        ] {
-            let runtime = builder.worker_threads(2).enable_all().build().unwrap();
-            let task = runtime.spawn(test(Arc::clone(&backend)));
-            runtime
-                .block_on(async { timeout(PATIENCE, task).await })
-                .unwrap_or_else(|_| panic!("{kind}: hangs"))
-                .unwrap();
-        }
+    for (backend, runtime) in everywhere() {
+        let kind = backend.kind();
+        let task = runtime.spawn(test(backend));
+        runtime
+            .block_on(async { timeout(PATIENCE, task).await })
+            .unwrap_or_else(|_| panic!("{kind}: hangs"))
+            .unwrap();
     }
 }
 
@@ -249,26 +255,18 @@ fn a_driver_whose_users_are_gone_finishes_and_ends() {
     });
 }
 
-/// Runs `test` on every backend, with a runtime of one thread and one of two, and
-/// in a thread of its own: what hangs, hangs there.
+/// Runs `test` with each of them in a thread of its own: what hangs, hangs there.
 fn beside_each_backend(test: fn(Arc<dyn Backend>, tokio::runtime::Runtime)) {
-    for &kind in lastbyte_backends::BUILT {
-        let backend = lastbyte_backends::open(Choice::Only(kind), &Restrictions::none()).unwrap();
-        for mut builder in [
-            tokio::runtime::Builder::new_current_thread(),
-            tokio::runtime::Builder::new_multi_thread(),
-        ] {
-            let runtime = builder.worker_threads(2).enable_all().build().unwrap();
-            let backend = Arc::clone(&backend);
-            let (done, is_done) = std::sync::mpsc::channel();
-            let thread = std::thread::spawn(move || {
-                test(backend, runtime);
-                done.send(()).unwrap_or_default();
-            });
-            let hangs = is_done.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout);
-            assert!(!hangs, "{kind}: hangs");
-            thread.join().unwrap();
-        }
+    for (backend, runtime) in everywhere() {
+        let kind = backend.kind();
+        let (done, is_done) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            test(backend, runtime);
+            done.send(()).unwrap_or_default();
+        });
+        let hangs = is_done.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout);
+        assert!(!hangs, "{kind}: hangs");
+        thread.join().unwrap();
     }
 }
 

@@ -5,7 +5,7 @@
 //! It needs root, and the module `sch_tbf`.
 
 use super::Ends;
-use super::veth::in_step;
+use super::veth::{in_another_thread, in_step};
 use crate::sys::namespace::Namespace;
 use crate::sys::netlink::Devices;
 use crate::{Failure, Lack};
@@ -14,13 +14,7 @@ use std::net::{TcpListener, TcpStream};
 
 /// A connection within such a namespace, or what was lacking.
 pub(crate) fn shaped(bytes_per_second: u32) -> Result<Result<Ends, Lack>, Failure> {
-    // A thread of its own: whoever asks stays where it is.
-    let thread = std::thread::Builder::new().name("namespace".into());
-    match thread.spawn(move || build(bytes_per_second))?.join() {
-        Ok(Ok(ends)) => Ok(Ok(ends)),
-        Ok(Err((what, error))) => Ok(Err(Lack::refused(what, &error))),
-        Err(_) => Err(Failure::new("the thread that makes a namespace panicked")),
-    }
+    in_another_thread(move || build(bytes_per_second))
 }
 
 fn build(bytes_per_second: u32) -> Result<Ends, (&'static str, io::Error)> {

@@ -21,9 +21,16 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A connection between two namespaces, or what was lacking. The namespaces live
 /// as long as its ends.
 pub(crate) fn apart(netem: Netem) -> Result<Result<Ends, Lack>, Failure> {
-    // A thread of its own: whoever asks stays where it is.
+    in_another_thread(move || build(netem))
+}
+
+/// Lets `build` enter namespaces in a thread of its own: whoever asks stays where
+/// it is.
+pub(super) fn in_another_thread(
+    build: impl FnOnce() -> Result<Ends, (&'static str, io::Error)> + Send + 'static,
+) -> Result<Result<Ends, Lack>, Failure> {
     let thread = std::thread::Builder::new().name("namespaces".into());
-    match thread.spawn(move || build(netem))?.join() {
+    match thread.spawn(build)?.join() {
         Ok(Ok(ends)) => Ok(Ok(ends)),
         Ok(Err((what, error))) => Ok(Err(Lack::refused(what, &error))),
         Err(_) => Err(Failure::new("the thread that makes namespaces panicked")),

@@ -61,22 +61,30 @@ mod tests {
         StageEvidence, StageSupport, Time, Watch, WireOffset,
     };
 
-    /// Without a watch nobody asks what was acknowledged, and the records of what
-    /// was sent are not kept all the same.
-    #[test]
-    fn records_of_what_nobody_watches_are_forgotten() {
-        let evidence = StageEvidence::Unavailable;
+    fn sealed_by_kernel(evidence: StageEvidence) -> (Ledger, Outbox) {
         let stages = StageSupport { transmitted: evidence, acked: evidence };
         let limits = LedgerLimits { memory: u64::MAX, transfers: 10 };
         let mut ledger = Ledger::new(ConnectionId::new(0, 0), stages, limits);
         ledger.kernel_seals(22);
-        let mut out = Outbox::default();
+        (ledger, Outbox::default())
+    }
+
+    /// One transfer, in a record of its own.
+    fn send_unwatched(ledger: &mut Ledger, len: u64, out: &mut Outbox) {
         let call = Call { method: Method::Copy, began: Time::default(), stamped: false };
-        for len in 1..500_u64 {
-            let payload = Payload::from(vec![0; usize::try_from(len).unwrap()]);
-            ledger.submit(payload, Watch::NONE, &mut out).unwrap();
-            ledger.accepted(len, call, Moment::default(), &mut out);
-            ledger.sealed(1);
+        let payload = Payload::from(vec![0; usize::try_from(len).unwrap()]);
+        ledger.submit(payload, Watch::NONE, out).unwrap();
+        ledger.accepted(len, call, Moment::default(), out);
+        ledger.sealed(1);
+    }
+
+    /// Without a watch nobody asks what was acknowledged, and the records of what
+    /// was sent are not kept all the same.
+    #[test]
+    fn records_of_what_nobody_watches_are_forgotten() {
+        let (mut ledger, mut out) = sealed_by_kernel(StageEvidence::Unavailable);
+        for len in 1..500 {
+            send_unwatched(&mut ledger, len, &mut out);
             ledger.control_sealed(len);
         }
         let framing = ledger.framing.as_ref().unwrap();
@@ -90,19 +98,10 @@ mod tests {
     fn progress_is_seen_in_what_nobody_watches() {
         const IN_FLIGHT: u64 = 10;
         const LEN: u64 = 1000;
-        let evidence = StageEvidence::Bracketed;
-        let stages = StageSupport { transmitted: evidence, acked: evidence };
-        let limits = LedgerLimits { memory: u64::MAX, transfers: 10 };
-        let mut ledger = Ledger::new(ConnectionId::new(0, 0), stages, limits);
-        ledger.kernel_seals(22);
-        let mut out = Outbox::default();
-        let call = Call { method: Method::Copy, began: Time::default(), stamped: false };
+        let (mut ledger, mut out) = sealed_by_kernel(StageEvidence::Bracketed);
         let mut progress = 0;
         for n in 1..50 {
-            let payload = Payload::from(vec![0; 1000]);
-            ledger.submit(payload, Watch::NONE, &mut out).unwrap();
-            ledger.accepted(LEN, call, Moment::default(), &mut out);
-            ledger.sealed(1);
+            send_unwatched(&mut ledger, LEN, &mut out);
             if n > IN_FLIGHT {
                 let acked = Some(WireOffset::new((n - IN_FLIGHT) * (LEN + 22)));
                 let (began, at) = (Time::default(), Moment::default());
