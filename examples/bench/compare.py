@@ -5,7 +5,9 @@
     examples/bench/compare.py [--rounds 9] [--seconds 1.5] [--only 16k] [--out docs/speed.json]
 
 Needs nginx and h2load (Debian: nginx-light, nginx-extras or nginx; nghttp2-client). Each server gets
-core 0, the load generator core 1. All servers run throughout; a round loads each
+core 0, the load generator core 1. `--bare` adds a C program that makes the same
+system calls and nothing else (opponents/bare; needs cc), for what is the kernel's
+alone. All servers run throughout; a round loads each
 of them for the same time, in an order that turns round every time, and compares
 the CPU time per request of each with nginx's in the same round. The figure is
 the median of those ratios. Traffic is on loopback, and stops by itself.
@@ -17,6 +19,7 @@ import os
 import platform
 import re
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -89,6 +92,12 @@ class Server:
             return ticks * 10_000_000
 
 
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 def start_nginx(directory, port):
     config = os.path.join(directory, "nginx.conf")
     user = subprocess.check_output(["id", "-un"], text=True).strip()
@@ -118,6 +127,24 @@ def start_serve(directory, *options):
         if found:
             return process, int(found[1])
     fail("serve did not say where it listens")
+
+
+def start_bare(directory, name, backend, stamps):
+    """What the kernel takes for the same calls, without this project's code."""
+    binary = os.path.join(directory, "bare")
+    if not os.path.exists(binary):
+        source = os.path.join(ROOT, "examples/bench/opponents/bare/bare.c")
+        subprocess.run(["cc", "-O2", "-Wall", "-Werror", "-o", binary, source], check=True)
+    port = free_port()
+    file = os.path.join(directory, "www", name)
+    command = ["taskset", "-c", "0", binary, str(port), file, backend, stamps]
+    process = subprocess.Popen(command)
+    for _ in range(100):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return process, port
+        time.sleep(0.05)
+    fail("bare did not start")
 
 
 def load(server, connections, seconds):
@@ -172,9 +199,9 @@ def paired(per_request, one, other):
     return round(statistics.median(ratios), 3)
 
 
-def measure(workload, directory, rounds, seconds, backends):
+def measure(workload, directory, rounds, seconds, backends, bare):
     name, connections, size, target = workload
-    port = 20000 + os.getpid() % 20000
+    port = free_port()
     master, worker = start_nginx(directory, port)
     servers = [Server("nginx", worker, port, name)]
     generated = f"{size >> 10}kb"
@@ -189,6 +216,11 @@ def measure(workload, directory, rounds, seconds, backends):
         for title, path, options in variants:
             process, own = start_serve(directory, *options)
             servers.append(Server(title, process.pid, own, path, process))
+        for backend in backends if bare else ():
+            for stamps, word in (("on", "stamps"), ("off", "plain")):
+                process, own = start_bare(directory, name, backend, word)
+                title = f"{backend}: bare, stamps {stamps}"
+                servers.append(Server(title, process.pid, own, name, process))
         per_request = rounds_of(servers, connections, load, name, rounds, seconds)
     finally:
         stop(servers, master)
@@ -215,7 +247,8 @@ def table(results):
         title = f"{result['workload']}, {result['connections']} connections"
         for name, figures in result["servers"].items():
             span = f"{figures['ratio']:.2f} ({figures['lowest']:.2f}..{figures['highest']:.2f})"
-            target = f"<= {result['target']}" if name.endswith("stamps on") else ""
+            ours = name.endswith("stamps on") and "bare" not in name
+            target = f"<= {result['target']}" if ours else ""
             lines.append(f"| {title} | {name} | {figures['us_per_request']} | {span} | {target} |")
         costs = ", ".join(f"{k} {cost:+.1%}" for k, cost in result["stamp_cost"].items())
         lines.append(f"| {title} | stamps on against off: {costs} | | | |")
@@ -230,6 +263,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=1.5, help="of load, per server and round")
     parser.add_argument("--only", action="append", help="a workload: " + ", ".join(w[0] for w in WORKLOADS))
     parser.add_argument("--backend", default="epoll", help="one, or several to be compared, separated by commas")
+    parser.add_argument("--bare", action="store_true", help="with the same calls made by a C program")
     parser.add_argument("--out", help="write the result as JSON")
     options = parser.parse_args()
     results = []
@@ -244,7 +278,7 @@ def main():
                 results.append(
                     measure(
                         workload, directory, options.rounds, options.seconds,
-                        options.backend.split(","),
+                        options.backend.split(","), options.bare,
                     )
                 )
     about = {

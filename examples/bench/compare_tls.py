@@ -89,7 +89,7 @@ def start_hyper(directory, port):
 
 
 def measure(name, connections, size, target, variants, drive, directory, options):
-    port = 20000 + os.getpid() % 20000
+    port = compare.free_port()
     master, worker = compare.start_nginx(directory, port)
     servers = [Server("nginx", worker, port, name)]
     tls = ["--tls-cert", f"{directory}/cert.pem", "--tls-key", f"{directory}/key.pem"]
