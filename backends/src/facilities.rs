@@ -95,6 +95,7 @@ pub(crate) struct RingUse {
     pub(crate) accepts: bool,
     pub(crate) receives: bool,
     pub(crate) sends: bool,
+    pub(crate) vectored_sends: bool,
     pub(crate) zero_copy_sends: bool,
     pub(crate) stamps: bool,
     pub(crate) fixed_buffers: bool,
@@ -128,6 +129,7 @@ impl Facilities {
                 accepts: ring(Facility::UringAccept),
                 receives: ring(Facility::UringReceive),
                 sends: ring(Facility::UringSend),
+                vectored_sends: ring(Facility::UringSend) && ring(Facility::UringVectored),
                 zero_copy_sends,
                 fixed_buffers: zero_copy_sends && ring(Facility::UringFixedBuffers),
                 // Where zero copy is notified of in the error queue, that has to

@@ -23,12 +23,12 @@ fn main() {
         (BackendKind::IoUring, "", EACH),
         (BackendKind::IoUring, "uring-taskrun,uring-accept", PLAIN),
         (BackendKind::IoUring, "uring-receive,uring-timestamps", PLAIN),
-        (BackendKind::IoUring, "uring-fixed-buffers", PLAIN),
+        (BackendKind::IoUring, "uring-fixed-buffers,uring-vectored", PLAIN),
         (BackendKind::IoUring, "uring-send,uring-zerocopy", PLAIN),
         (
             BackendKind::IoUring,
-            "uring-taskrun,uring-accept,uring-receive,uring-send,uring-zerocopy,uring-timestamps,\
-             uring-fixed-buffers",
+            "uring-taskrun,uring-accept,uring-receive,uring-send,uring-vectored,uring-zerocopy,\
+             uring-timestamps,uring-fixed-buffers",
             PLAIN,
         ),
         (BackendKind::IoUring, "timestamps", PLAIN),

@@ -49,6 +49,8 @@ pub enum Facility {
     UringReceive,
     /// Sending by `io_uring`.
     UringSend,
+    /// Sending slices by `io_uring` without a message header (`IORING_SEND_VECTORIZED`).
+    UringVectored,
     /// Sending by `io_uring` with zero copy (`IORING_OP_SENDMSG_ZC`).
     UringZeroCopy,
     /// Timestamps as completions (`SOCKET_URING_OP_TX_TIMESTAMP`).
@@ -59,7 +61,7 @@ pub enum Facility {
 
 impl Facility {
     /// Every facility, in the order of reports.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Epoll,
         Self::IoUring,
         Self::Timestamps,
@@ -81,6 +83,7 @@ impl Facility {
         Self::UringAccept,
         Self::UringReceive,
         Self::UringSend,
+        Self::UringVectored,
         Self::UringZeroCopy,
         Self::UringTimestamps,
         Self::UringFixedBuffers,
@@ -111,6 +114,7 @@ impl Facility {
             Self::UringAccept => "uring-accept",
             Self::UringReceive => "uring-receive",
             Self::UringSend => "uring-send",
+            Self::UringVectored => "uring-vectored",
             Self::UringZeroCopy => "uring-zerocopy",
             Self::UringTimestamps => "uring-timestamps",
             Self::UringFixedBuffers => "uring-fixed-buffers",
@@ -146,6 +150,9 @@ impl Facility {
             Self::UringAccept => "io_uring waits for connections, and each is accepted by a call",
             Self::UringReceive => "io_uring waits for input, and each piece is read by a call",
             Self::UringSend => "the io_uring backend sends by system calls",
+            Self::UringVectored => {
+                "each send by io_uring takes a message header, and asks for its stamp"
+            }
             Self::UringZeroCopy => "the io_uring backend sends by MSG_ZEROCOPY calls",
             Self::UringTimestamps => "the io_uring backend reads stamps from the error queue",
             Self::UringFixedBuffers => "pooled payloads are pinned each time they are sent",

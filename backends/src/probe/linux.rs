@@ -41,6 +41,9 @@ pub(super) fn attempt(facility: Facility, pair: &mut Option<Pair>) -> Support {
             ("a multishot receive into provided buffers", connect().and_then(ring::receives))
         }
         Facility::UringSend => ("IORING_OP_SENDMSG", connect().and_then(ring::sends)),
+        Facility::UringVectored => {
+            ("IORING_OP_SEND of slices", connect().and_then(ring::sends_vectored))
+        }
         Facility::UringZeroCopy => {
             ("IORING_OP_SENDMSG_ZC with a report of use", connect().and_then(ring::sends_zero_copy))
         }

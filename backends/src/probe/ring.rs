@@ -93,6 +93,17 @@ pub(super) fn sends(pair: Pair) -> io::Result<bool> {
     Ok(sent.map(|sent| sent.value()).transpose()? == Some(1))
 }
 
+pub(super) fn sends_vectored(pair: Pair) -> io::Result<bool> {
+    /// Static, should the kernel not be done with them in time. A kernel that
+    /// took the slices for the bytes would send as many as there are slices.
+    static SLICES: [&[u8]; 2] = [b"ve", b"ctor"];
+    let mut trial = Trial::new(false)?;
+    let mut memory = SendMemory::new();
+    let len = memory.fill(SLICES.into_iter(), Options::PLAIN);
+    let sent = trial.send_memory(&pair, memory, Way::Vectored)?;
+    Ok(sent.map(|sent| sent.value()).transpose()?.map(|sent| sent as u64) == Some(len))
+}
+
 pub(super) fn sends_zero_copy(pair: Pair) -> io::Result<bool> {
     let mut trial = Trial::new(false)?;
     let sent = trial.send(&pair, Way::Pinned, Options::PLAIN);

@@ -24,6 +24,7 @@ mod receive;
 pub(crate) mod selector;
 mod send;
 mod shape;
+mod standing;
 mod table;
 mod timers;
 

@@ -195,17 +195,34 @@ impl Writer<'_> {
         let Some(native) = self.native.as_deref_mut() else { return Wrote::Full };
         let mut memory = self.cx.spare_memory.pop().unwrap_or_else(SendMemory::new);
         let all = slices.iter().copied().chain(Some(tail).filter(|tail| !tail.is_empty()));
-        let bytes = memory.fill(all, options);
-        native.sending = Some(Sending { bytes, method, stamps: options.stamps, began: self.now });
+        let (stamps, id_tcp) = (options.stamps, self.cx.facilities.timestamp_id_tcp);
+        if self.cx.facilities.ring.vectored_sends && method == Method::Copy {
+            native.standing.begin(stamps, self.stream, id_tcp);
+        }
+        let is_covered = native.standing.covers(stamps, self.stream, id_tcp);
+        let asked = if is_covered { Wanted::NONE } else { stamps };
+        let bytes = memory.fill(all, Options { stamps: asked, ..options });
+        native.sending = Some(Sending { bytes, method, stamps, began: self.now });
         native.prepared = Some((memory, method == Method::ZeroCopy));
         Wrote::Started
+    }
+
+    /// What a call still has to ask for, of the stamps that it wants.
+    fn asks_for(&mut self, stamps: Wanted) -> Wanted {
+        let id_tcp = self.cx.facilities.timestamp_id_tcp;
+        let is_covered = self
+            .native
+            .as_deref_mut()
+            .is_some_and(|native| native.standing.covers(stamps, self.stream, id_tcp));
+        if is_covered { Wanted::NONE } else { stamps }
     }
 
     /// Copies memory into the socket by a call: `slices`, then `tail`.
     fn copy_now(&mut self, slices: &[&[u8]], tail: &[u8], last: bool, glue: bool) -> Wrote {
         let stamps = if last { self.stamps } else { Wanted::NONE };
         let end_of_record = stamps.any();
-        let mut options = Options { stamps, end_of_record, more: glue, zero_copy: false };
+        let asked = self.asks_for(stamps);
+        let mut options = Options { stamps: asked, end_of_record, more: glue, zero_copy: false };
         if let Some(sealing) = &mut self.sealing {
             let facilities = &self.cx.facilities;
             sealing.ask_for(stamps, self.stream, facilities.timestamp_id_tcp);
@@ -249,6 +266,8 @@ impl Writer<'_> {
     fn send_file(&mut self, file: FilePart<'_>, len: u64, rest: u64) -> Wrote {
         let (range, offset, left) = file;
         let stamps = if len == rest { self.stamps } else { Wanted::NONE };
+        // Of a plain socket it cannot ask for any.
+        let _: Wanted = self.asks_for(Wanted::NONE);
         if let Some(sealing) = &mut self.sealing {
             sealing.ask_for(stamps, self.stream, self.cx.facilities.timestamp_id_tcp);
         }
@@ -282,7 +301,8 @@ impl Writer<'_> {
             let options = Options { stamps, end_of_record, more: false, zero_copy: false };
             return Some(self.start(slices, &[], Method::ZeroCopy, options));
         }
-        let options = Options { stamps, end_of_record, more: false, zero_copy: true };
+        let asked = self.asks_for(stamps);
+        let options = Options { stamps: asked, end_of_record, more: false, zero_copy: true };
         match self.send(slices, &[], options) {
             Err(error) if has_no_room_to_pin(&error) => {
                 self.cx.outbox.counters.zero_copy_no_room += 1;

@@ -55,12 +55,13 @@ const fn axis(restrict: &'static str, lacks: &'static [(Facility, i32)]) -> Axis
 }
 
 /// All that a ring gives.
-const RING: [Facility; 8] = [
+const RING: [Facility; 9] = [
     Facility::IoUring,
     Facility::UringTaskrun,
     Facility::UringAccept,
     Facility::UringReceive,
     Facility::UringSend,
+    Facility::UringVectored,
     Facility::UringZeroCopy,
     Facility::UringTimestamps,
     Facility::UringFixedBuffers,

@@ -168,7 +168,9 @@ impl Selector for RingSelector {
         let name = self.in_flight.start(place, purpose, Some(memory));
         self.started = true;
         let Some(memory) = self.in_flight.memory(name) else { return };
-        let way = if !zero_copy {
+        let way = if !zero_copy && self.uses.vectored_sends && !memory.asks() {
+            Way::Vectored
+        } else if !zero_copy {
             Way::Copied
         } else if let Some(place) = self.registered.place_of(memory) {
             self.sent_registered += memory.len();

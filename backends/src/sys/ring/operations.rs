@@ -21,6 +21,9 @@ const TYPE_SHIFT: u32 = 17;
 /// kernel copied after all.
 const REPORT_USAGE: u16 = 1 << 3;
 
+/// `IORING_SEND_VECTORIZED`, Linux 6.17: a plain send takes slices.
+const VECTORIZED: u16 = 1 << 5;
+
 /// What a poll is to report.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Interest {
@@ -37,6 +40,9 @@ pub(crate) enum Interest {
 pub(crate) enum Way {
     /// It is copied.
     Copied,
+    /// The same without a message around it, for what asks for no stamps
+    /// (Linux 6.17): a header less to fetch and to look at.
+    Vectored,
     /// It is read where it is, and pinned for that.
     Pinned,
     /// The same out of this place of the kernel's table ([`super::Registered`]),
@@ -101,6 +107,11 @@ impl Ring {
         let zero_copy = || opcode::SendMsgZc::new(fd, header).flags(flags).ioprio(REPORT_USAGE);
         let entry = match way {
             Way::Copied => opcode::SendMsg::new(fd, header).flags(flags).build(),
+            Way::Vectored => {
+                let (slices, count) = memory.vector();
+                let send = opcode::Send::new(fd, slices.cast(), count);
+                send.ioprio(VECTORIZED).flags(flags.cast_signed()).build()
+            }
             Way::Pinned => zero_copy().build(),
             Way::Registered(place) => zero_copy().buf_index(Some(place)).build(),
         };

@@ -82,6 +82,17 @@ impl SendMemory {
         &self.0.slices[..self.0.count]
     }
 
+    /// Whether it asks for stamps, which takes a message.
+    pub(crate) fn asks(&self) -> bool {
+        !self.0.header.msg_control.is_null()
+    }
+
+    /// The slices, and how many they are.
+    pub(super) fn vector(&self) -> (*const libc::iovec, u32) {
+        // No more than `SLICES`.
+        (self.0.slices.as_ptr(), u32::try_from(self.0.count).unwrap_or(0))
+    }
+
     pub(super) fn header(&self) -> *const libc::msghdr {
         &raw const self.0.header
     }
