@@ -136,10 +136,13 @@ impl Session {
     }
 
     /// How many more records of payload the key is good for. One is kept for the
-    /// message that changes it, and in TLS 1.2 for the alert that ends it all.
+    /// message that changes it, and in TLS 1.2 for the alert that ends it all; there
+    /// another one, as long as a second handshake may have to be refused.
     pub(super) fn records_left(&self) -> u64 {
         let sealed = self.sealer.as_ref().map_or(0, Sealer::sequence);
-        self.record_limit.saturating_sub(sealed + 1)
+        let may_refuse = self.renegotiations == 0 || self.refusal_due;
+        let kept = 1 + u64::from(self.version == TlsVersion::Tls12 && may_refuse);
+        self.record_limit.saturating_sub(sealed.saturating_add(kept))
     }
 
     /// The control message was sealed: what follows from that.

@@ -3,7 +3,9 @@
 use crate::records::{
     ALERT, Crypto, DATA, Fixed, HANDSHAKE, HELLO, KEY_UPDATE, KEY_UPDATE_REQUESTED,
 };
-use crate::world::{BACKENDS, World, client, content, options, pair, plain, provider, reached};
+use crate::world::{
+    BACKENDS, PATIENCE, World, client, content, options, pair, plain, provider, reached,
+};
 use lastbyte::{
     BackendKind, CloseOutcome, ConnectionId, DriverConfig, Event, FailReason, Received,
     RefuseReason, Stage, TlsAlert, TlsCipher, TlsFailure, TlsVersion, Watch,
@@ -28,7 +30,12 @@ pub(crate) struct Known {
 }
 
 pub(crate) fn known(kind: BackendKind, version: TlsVersion) -> Known {
-    let fixed = Fixed { version, cipher: CIPHER, record_limit: u64::MAX };
+    known_limited(kind, version, u64::MAX)
+}
+
+/// The same with keys that seal no more than so many records.
+fn known_limited(kind: BackendKind, version: TlsVersion, record_limit: u64) -> Known {
+    let fixed = Fixed { version, cipher: CIPHER, record_limit };
     let mut world = World::with(plain(kind), Arc::new(fixed), options(), &DriverConfig::default());
     let (near, mut far) = pair();
     let id = world.attach(near);
@@ -302,6 +309,49 @@ pub(crate) fn storms_are_bounded() {
     assert_eq!(insistent.world.read(id, 8).0, b"then not");
     insistent.send(HANDSHAKE, &[1, 0, 0, 0]);
     insistent.expect_violation(TlsAlert::UNEXPECTED_MESSAGE);
+}
+
+/// In TLS 1.2 a key cannot be changed. Whatever it has to seal last, it seals no
+/// more than it may: a refused handshake and the end's alert are records too.
+#[test]
+pub(crate) fn a_peer_that_asks_again_gets_no_record_beyond_the_keys_limit() {
+    const LIMIT: u64 = 8;
+    for asks_after in 0..LIMIT {
+        for closes in [false, true] {
+            let mut known = known_limited(BACKENDS[0], TlsVersion::Tls12, LIMIT);
+            let id = known.id;
+            for sent in 0..LIMIT {
+                if sent == asks_after {
+                    known.send(HANDSHAKE, &[1, 0, 0, 0]);
+                    known.send(DATA, b"asked");
+                    assert_eq!(known.world.read(id, 5).0, b"asked");
+                    if closes {
+                        break;
+                    }
+                }
+                known.world.driver.submit(id, content(1).into(), Watch::ACKED).unwrap();
+                let has = |events: &[Event], stage| !reached(events, stage).is_empty();
+                let events = known
+                    .world
+                    .until(|events| has(events, Stage::Acked) || has(events, Stage::Failed));
+                if has(&events, Stage::Failed) {
+                    break;
+                }
+            }
+            // It may be over already.
+            let _ = known.world.driver.close(id, PATIENCE);
+            known.far.shutdown(Shutdown::Write).unwrap();
+            while known.world.driver.counters().connections > 0 {
+                known.world.turn();
+            }
+            let records = known.rest();
+            let number = records.len() as u64;
+            assert!(number <= LIMIT, "asked after {asks_after}, it sealed {number}: {records:?}");
+            let (kind, last) = records.last().expect("it says that it is over");
+            let is_refusal = *last == [1, TlsAlert::NO_RENEGOTIATION.code()];
+            assert!(*kind == ALERT && !is_refusal, "{records:?}");
+        }
+    }
 }
 
 #[test]
