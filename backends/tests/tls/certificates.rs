@@ -15,6 +15,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, LazyLock};
 use std::thread;
@@ -316,6 +317,68 @@ fn openssl_sees_the_certificate_of_the_name() {
         let printed = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
         let expected = expected.certificate.replace('\r', "");
         assert!(printed.contains(expected.trim()), "for {name:?} came {printed}");
+    }
+}
+
+/// `openssl s_client` shows what it was given where it is asked, to a server that
+/// wants it and to one that insists; without one it is let in by the former.
+#[test]
+fn openssl_shows_its_certificate() {
+    let own = AUTHORITY.sign("client.example");
+    let shown = TemporaryPem::new(&own);
+    for version in VERSIONS {
+        for (clients, with_one, is_let_in) in [
+            (ClientCertificates::Required { roots: roots() }, true, true),
+            (ClientCertificates::Wanted { roots: roots() }, true, true),
+            (ClientCertificates::Wanted { roots: roots() }, false, true),
+            (ClientCertificates::Required { roots: roots() }, false, false),
+        ] {
+            let mut world = world(server(&asking(version, clients)));
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap().to_string();
+            let mut command = Command::new("openssl");
+            // Until the server ends it, however it does.
+            command.args(["s_client", "-ign_eof", "-connect", &address]);
+            if with_one {
+                command.arg("-cert").arg(&shown.0).arg("-key").arg(&shown.0);
+            }
+            let child = command
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .expect("openssl is there");
+            let came = known(&mut world, listener.accept().unwrap().0);
+            let output = child.wait_with_output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            if is_let_in {
+                let certificates = came.expect("is let in").map(|peer| peer.certificates);
+                assert_eq!(certificates, with_one.then(|| vec![own.der()]), "{version:?}");
+            } else {
+                assert!(came.is_err(), "{version:?}: {came:?}");
+                assert_eq!(world.driver.counters().handshakes_failed, 1);
+                assert!(said.contains("certificate required"), "{version:?}: {said}");
+            }
+        }
+    }
+}
+
+/// A file with a certificate and its key, for as long as it is needed.
+struct TemporaryPem(PathBuf);
+
+impl TemporaryPem {
+    fn new(shown: &Shown) -> Self {
+        let name = format!("lastbyte-certificate-{}.pem", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, format!("{}{}", shown.certificate, shown.key)).expect("writes");
+        Self(path)
+    }
+}
+
+impl Drop for TemporaryPem {
+    fn drop(&mut self) {
+        // Whether it goes or stays, the test has said what it had to say.
+        let _ = std::fs::remove_file(&self.0);
     }
 }
 
