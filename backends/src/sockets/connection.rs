@@ -69,7 +69,7 @@ pub(super) struct Connection {
     /// When the error queue was last read.
     pub(super) last_notice: Time,
     look_pause: Duration,
-    /// How far the peer had acknowledged, and since when it is no further.
+    /// How far the peer had acknowledged the wire, and since when it is no further.
     progress: (u64, Time),
     /// The alarm that counts; others are stale.
     pub(super) armed: Option<Time>,
@@ -142,7 +142,7 @@ impl Connection {
         }
         let began = cx.time();
         if self.ledger.is_empty() {
-            self.progress = (self.ledger.acked_to().get(), began);
+            self.progress = (self.ledger.wire_acked_to().get(), began);
         } else if self.ledger.len().is_multiple_of(LOOK_EVERY) {
             self.look_now(cx);
         }
@@ -265,7 +265,7 @@ impl Connection {
 
     /// Looks at the socket's own account and tells the ledger.
     pub(super) fn look_now(&mut self, cx: &mut Context) {
-        let before = self.ledger.acked_to();
+        let before = self.ledger.wire_acked_to();
         self.last_look = cx.time();
         let Some(mut look) = self.look(cx) else { return };
         if self.stamps {
@@ -276,7 +276,7 @@ impl Connection {
         }
         self.ledger.looked(look, &mut cx.outbox);
         self.last_look = look.at.monotonic;
-        let moved = self.ledger.acked_to() > before;
+        let moved = self.ledger.wire_acked_to() > before;
         self.look_pause = if moved {
             Duration::ZERO
         } else {
@@ -318,11 +318,13 @@ impl Connection {
             return None;
         }
         // Where nothing tells of acknowledgement, room in the send buffer does.
+        // Else the wire counts: of a call that the kernel seals, no payload is
+        // acknowledged before all of it is, and that may take a slow peer long.
         let unavailable = self.stages.acked == StageEvidence::Unavailable;
         let (gone_to, learnt_at) = if unavailable {
             (self.ledger.accepted_to(), self.last_write)
         } else {
-            (self.ledger.acked_to(), self.last_look.max(self.last_notice))
+            (self.ledger.wire_acked_to(), self.last_look.max(self.last_notice))
         };
         if gone_to.get() != self.progress.0 {
             self.progress = (gone_to.get(), learnt_at.max(self.progress.1));

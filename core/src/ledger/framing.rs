@@ -111,4 +111,37 @@ mod tests {
             }
         }
     }
+
+    /// Which records one call was sealed in is not known one by one, so none of it is
+    /// delivered before all of it; that the peer goes on taking it is seen before.
+    #[test]
+    fn progress_is_seen_within_a_call() {
+        const LEN: u64 = 1 << 20;
+        const RECORDS: u64 = LEN >> 14;
+        let evidence = StageEvidence::Bracketed;
+        let stages = StageSupport { transmitted: evidence, acked: evidence };
+        let limits = LedgerLimits { memory: u64::MAX, transfers: 10 };
+        let mut ledger = Ledger::new(ConnectionId::new(0, 0), stages, limits);
+        ledger.kernel_seals(22);
+        let mut out = Outbox::default();
+        ledger.submit(Payload::from(vec![0; 1 << 20]), Watch::ACKED, &mut out).unwrap();
+        let call = Call { method: Method::Copy, began: Time::default(), stamped: false };
+        ledger.accepted(LEN, call, Moment::default(), &mut out);
+        ledger.sealed(RECORDS);
+        let end = ledger.wire_to().get();
+        assert_eq!(end, LEN + 22 * RECORDS);
+        for acked in [1, 1000, end / 2, end - 1, end] {
+            let (began, at) = (Time::default(), Moment::default());
+            let acked = WireOffset::new(acked);
+            ledger.looked(Look { acked: Some(acked), transmitted: None, began, at }, &mut out);
+            assert_eq!(ledger.wire_acked_to(), acked);
+            let whole = if acked.get() == end { LEN } else { 0 };
+            assert_eq!(ledger.acked_to().get(), whole);
+        }
+        // What is known stays known.
+        let (began, at) = (Time::default(), Moment::default());
+        let late = Some(WireOffset::new(1));
+        ledger.looked(Look { acked: late, transmitted: None, began, at }, &mut out);
+        assert_eq!(ledger.wire_acked_to().get(), end);
+    }
 }

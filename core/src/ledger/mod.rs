@@ -78,6 +78,8 @@ pub struct Ledger {
     accepted_to: u64,
     transmitted_to: u64,
     acked_to: u64,
+    /// The same in bytes of the wire.
+    wire_acked_to: u64,
     /// When the newest acknowledged transfer was.
     acked_at: Time,
     /// Zero-copy calls from the oldest that is not done, and its kernel id.
@@ -116,6 +118,7 @@ impl Ledger {
             accepted_to: 0,
             transmitted_to: 0,
             acked_to: 0,
+            wire_acked_to: 0,
             acked_at: Time::default(),
             calls: VecDeque::new(),
             first_call: 0,
@@ -292,6 +295,7 @@ impl Ledger {
         match stamp.of {
             StampOf::Transmitted => self.advance_transmitted(end, at, exact, out),
             StampOf::Acked => {
+                self.wire_acked_to = self.wire_acked_to.max(wire);
                 self.advance_acked(end, at, exact, out);
                 self.forget_records(wire);
             }
@@ -312,6 +316,7 @@ impl Ledger {
         }
         if let Some(to) = look.acked.map(WireOffset::get) {
             let before = self.acked;
+            self.wire_acked_to = self.wire_acked_to.max(to);
             self.advance_acked(self.payload_before(to).0, look.at, None, out);
             self.count_recovered(before, out);
             if to <= self.wire_to().get() {
@@ -387,6 +392,15 @@ impl Ledger {
     #[must_use]
     pub fn acked_to(&self) -> WireOffset {
         WireOffset::new(self.acked_to)
+    }
+
+    /// Up to where the peer is known to have acknowledged the wire, an end of the
+    /// stream included. It moves with every byte that the peer takes, where
+    /// [`Self::acked_to`] stands still until a record, or all that the kernel sealed
+    /// in one call, is whole.
+    #[must_use]
+    pub fn wire_acked_to(&self) -> WireOffset {
+        WireOffset::new(self.wire_acked_to)
     }
 
     /// Whether the kernel has accepted everything.
