@@ -4,7 +4,9 @@ use lastbyte::{Driver, ListenerId, RefuseReason, Socket};
 use std::collections::HashMap;
 use std::io;
 use std::net::TcpListener;
+use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::Instant;
 
 /// So many may wait before a listener stops.
 const MOST: usize = 64;
@@ -12,6 +14,9 @@ const MOST: usize = 64;
 /// It goes on when no more than these are left: not at each one, because both
 /// take a call.
 const FEW: usize = MOST / 2;
+
+/// Pause after it could not go on. Nothing tells when it can.
+const REST: Duration = Duration::from_millis(50);
 
 /// What a listener is called here. The driver has another name for it each time
 /// that it goes on.
@@ -25,6 +30,8 @@ pub(super) struct Listeners {
     next: u64,
     /// Those that have come to hold too many, and are to be stopped.
     full: Vec<Key>,
+    /// Those that could not go on.
+    resting: Vec<Key>,
 }
 
 #[derive(Debug)]
@@ -35,6 +42,8 @@ struct Accepting {
     /// Its name before it last stopped: what was accepted then may still come.
     before: Option<ListenerId>,
     stopped: Option<TcpListener>,
+    /// It could not go on, and is not tried before.
+    rests_until: Option<Instant>,
 }
 
 impl Accepting {
@@ -49,7 +58,8 @@ impl Listeners {
         let key = Key(self.next);
         self.next += 1;
         self.names.insert(name, key);
-        self.all.insert(key, Accepting { to, untaken: 0, name, before: None, stopped: None });
+        let (before, stopped, rests_until) = (None, None, None);
+        self.all.insert(key, Accepting { to, untaken: 0, name, before, stopped, rests_until });
         key
     }
 
@@ -82,7 +92,35 @@ impl Listeners {
     pub(super) fn taken(&mut self, key: Key, driver: &mut dyn Driver) {
         let Some(accepting) = self.all.get_mut(&key) else { return };
         accepting.untaken = accepting.untaken.saturating_sub(1);
-        if accepting.untaken > FEW {
+        self.go_on(key, driver);
+    }
+
+    /// Tries those again that could not go on, and have rested.
+    pub(super) fn try_again(&mut self, driver: &mut dyn Driver) {
+        if self.resting.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        for key in std::mem::take(&mut self.resting) {
+            let Some(accepting) = self.all.get_mut(&key) else { continue };
+            if accepting.rests_until.is_some_and(|until| until > now) {
+                self.resting.push(key);
+            } else {
+                accepting.rests_until = None;
+                self.go_on(key, driver);
+            }
+        }
+    }
+
+    /// When the next of them is to be tried.
+    pub(super) fn next_try(&self) -> Option<Instant> {
+        self.resting.iter().filter_map(|key| self.all.get(key)?.rests_until).min()
+    }
+
+    /// If there is room, a listener that was stopped goes on.
+    fn go_on(&mut self, key: Key, driver: &mut dyn Driver) {
+        let Some(accepting) = self.all.get_mut(&key) else { return };
+        if accepting.untaken > FEW || accepting.rests_until.is_some() {
             return;
         }
         let Some(listener) = accepting.stopped.take() else { return };
@@ -97,7 +135,9 @@ impl Listeners {
             }
             Err(refused) => {
                 accepting.stopped = Some(refused.value);
-                // The next one taken tries again, and so there has to be one.
+                accepting.rests_until = Some(Instant::now() + REST);
+                self.resting.push(key);
+                // Whoever has nothing to take is to know why.
                 if accepting.untaken == 0 {
                     accepting.hand_on(Err(error(&refused.reason)));
                 }

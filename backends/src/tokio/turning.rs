@@ -74,6 +74,7 @@ fn turn(
     let Turned { driver, events, inboxes } = turned;
     let unwanted = events.try_iter().filter_map(|event| inboxes.take(event)).collect();
     inboxes.listeners.stop_full(&mut **driver);
+    inboxes.listeners.try_again(&mut **driver);
     (next(turn.ok(), turned, turner, watched), unwanted)
 }
 
@@ -94,7 +95,8 @@ fn next(
     }
     let soon = driver.next_turn_by().map(|by| Instant::now() + by.since(driver.now()));
     let tick = (watched.is_none() && !is_idle).then(|| Instant::now() + TICK);
-    Next::Wait([soon, tick].into_iter().flatten().min())
+    let listening = inboxes.listeners.next_try();
+    Next::Wait([soon, tick, listening].into_iter().flatten().min())
 }
 
 /// Asked because a runtime tells only of what becomes readable, and one turn

@@ -1,5 +1,8 @@
 //! Futures over every backend of this build.
 
+mod failing;
+mod faulty;
+
 use bytes::Bytes;
 use lastbyte::{
     AttachOptions, Backend, BackendKind, Choice, CloseOutcome, DriverConfig, Facility, FailReason,
