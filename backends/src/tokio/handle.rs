@@ -16,7 +16,8 @@ use tokio::sync::{mpsc, oneshot};
 ///
 /// With that runtime the driver ends, too: what is still open is reset, whoever
 /// waits hears of it, on whatever runtime that is, and what comes after is
-/// refused as [`DriverGone`](lastbyte::RefuseReason::DriverGone).
+/// refused as [`DriverGone`](lastbyte::RefuseReason::DriverGone). So it does if it
+/// cannot be turned for ten seconds on end, and [`Handle::failure`] says why.
 ///
 /// The runtime needs its I/O and time drivers. A driver without a pollable
 /// descriptor (the fallback backend's) is turned once a millisecond while it
@@ -116,5 +117,11 @@ impl Handle {
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.user.counters()
+    }
+
+    /// Why the driver has ended, if it did because it could not be turned.
+    #[must_use]
+    pub fn failure(&self) -> Option<DriverError> {
+        self.user.failure()
     }
 }

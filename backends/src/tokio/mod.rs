@@ -30,6 +30,7 @@
 //! ```
 
 mod connection;
+mod failing;
 mod handle;
 mod inbox;
 mod listener;

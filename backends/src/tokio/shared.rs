@@ -1,11 +1,11 @@
 //! What the handles of a driver share with the task that turns it.
 
 use super::inbox::Inboxes;
-use lastbyte::{Counters, Driver, Event, RefuseReason, Refused};
+use lastbyte::{Counters, Driver, DriverError, Event, RefuseReason, Refused};
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Receiver;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::Notify;
 
 pub(super) struct Shared {
@@ -13,6 +13,8 @@ pub(super) struct Shared {
     /// Something was asked of the driver, or a user is gone.
     nudge: Notify,
     users: AtomicUsize,
+    /// Why the task has given the driver up, if it has.
+    failure: OnceLock<DriverError>,
 }
 
 pub(super) enum State {
@@ -46,6 +48,7 @@ impl Shared {
             state: Mutex::new(State::Turned(turned)),
             nudge: Notify::new(),
             users: AtomicUsize::new(0),
+            failure: OnceLock::new(),
         });
         (User::new(Arc::clone(&shared)), Turner(shared))
     }
@@ -105,6 +108,10 @@ impl User {
             State::Gone(counters) => *counters,
         }
     }
+
+    pub(super) fn failure(&self) -> Option<DriverError> {
+        self.0.failure.get().cloned()
+    }
 }
 
 impl Clone for User {
@@ -128,6 +135,12 @@ impl Turner {
             State::Turned(turned) => Some(act(turned)),
             State::Gone(_) => None,
         }
+    }
+
+    /// Ends the driver because of `error`.
+    pub(super) fn give_up(self, error: DriverError) {
+        // Before anybody hears that it is over. It can only be said once.
+        self.0.failure.set(error).unwrap_or_default();
     }
 
     pub(super) fn has_users(&self) -> bool {

@@ -1,5 +1,6 @@
 //! The task that turns a driver.
 
+use super::failing::Failing;
 use super::shared::{Turned, Turner};
 use crate::sys::poll::{self, Polled};
 use crate::sys::pollable;
@@ -15,18 +16,16 @@ use tokio::time::{Instant, sleep_until};
 /// are wider than that.
 const TICK: Duration = Duration::from_millis(1);
 
-/// Pause after a turn that failed. The driver stays usable, and the kernel may
-/// be short of something for a moment.
-const RECOVERY: Duration = Duration::from_millis(100);
-
 /// What comes after a turn.
-enum Next {
+pub(super) enum Next {
     /// Another one.
     Now,
     /// Another one when there is something to do, or then.
     Wait(Option<Instant>),
     /// Nobody needs the driver any more.
     End,
+    /// Nobody can use it any more.
+    GiveUp(DriverError),
 }
 
 /// Starts it.
@@ -43,18 +42,21 @@ fn watch(turner: &Turner) -> io::Result<Option<AsyncFd<OwnedFd>>> {
 }
 
 async fn run(turner: Turner, watched: Option<AsyncFd<OwnedFd>>) {
+    let mut failing = Failing::default();
     loop {
         let turn = || {
-            let (next, unwanted) = turner.with(|turned| turn(turned, &turner, watched.as_ref()))?;
+            let turn = |turned: &mut Turned| turn(turned, &turner, watched.as_ref(), &mut failing);
+            let Some((next, unwanted)) = turner.with(turn) else { return Next::End };
             // Here others can use the driver.
             drop(unwanted);
-            Some(next)
+            next
         };
         match catch_unwind(AssertUnwindSafe(turn)) {
-            Ok(None | Some(Next::End)) => return,
+            Ok(Next::End) => return,
+            Ok(Next::GiveUp(error)) => return turner.give_up(error),
             // Others get their turn, too.
-            Ok(Some(Next::Now)) => tokio::task::yield_now().await,
-            Ok(Some(Next::Wait(until))) => wait(&turner, watched.as_ref(), until).await,
+            Ok(Next::Now) => tokio::task::yield_now().await,
+            Ok(Next::Wait(until)) => wait(&turner, watched.as_ref(), until).await,
             Err(panic) => {
                 // While a panic is under way a driver's end tells nobody.
                 drop(turner);
@@ -69,22 +71,24 @@ fn turn(
     turned: &mut Turned,
     turner: &Turner,
     watched: Option<&AsyncFd<OwnedFd>>,
+    failing: &mut Failing,
 ) -> (Next, Vec<Completion>) {
     let turn = turned.driver.turn(Some(Duration::ZERO));
     let Turned { driver, events, inboxes } = turned;
     let unwanted = events.try_iter().filter_map(|event| inboxes.take(event)).collect();
     inboxes.listeners.stop_full(&mut **driver);
     inboxes.listeners.try_again(&mut **driver);
-    (next(turn.ok(), turned, turner, watched), unwanted)
+    let next = match turn {
+        Ok(turn) => {
+            failing.ended();
+            next(turn, turned, turner, watched)
+        }
+        Err(error) => failing.next(error),
+    };
+    (next, unwanted)
 }
 
-fn next(
-    turn: Option<Turn>,
-    turned: &Turned,
-    turner: &Turner,
-    watched: Option<&AsyncFd<OwnedFd>>,
-) -> Next {
-    let Some(turn) = turn else { return Next::Wait(Some(Instant::now() + RECOVERY)) };
+fn next(turn: Turn, turned: &Turned, turner: &Turner, watched: Option<&AsyncFd<OwnedFd>>) -> Next {
     let Turned { driver, inboxes, .. } = turned;
     let is_idle = inboxes.listeners.is_empty() && driver.counters().connections == 0;
     if is_idle && !turner.has_users() {

@@ -5,6 +5,7 @@ use lastbyte::{
     DriverConfig, DriverError, ListenerId, Payload, RefuseReason, Refused, Report, Socket, Time,
     TransferId, Turn, Wake, Watch,
 };
+use std::io::Error;
 use std::net::TcpListener;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use std::time::Duration;
 /// What goes wrong, and how often it did.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
+    pub(crate) turning: AtomicBool,
     pub(crate) listening: AtomicBool,
     pub(crate) failed: AtomicU32,
 }
@@ -117,6 +119,9 @@ impl Driver for FaultyDriver {
     }
 
     fn turn(&mut self, wait: Option<Duration>) -> Result<Turn, DriverError> {
+        if self.faults.strikes(&self.faults.turning) {
+            return Err(DriverError::new("a test's turn", &Error::from_raw_os_error(ERRNO)));
+        }
         self.inner.turn(wait)
     }
 
