@@ -42,6 +42,9 @@ pub enum RefuseReason {
     Closing,
     /// Whoever turned the driver has ended, and the driver with it.
     DriverGone,
+    /// The driver is at work on this very thread, and has called the code that asks.
+    /// Ask from elsewhere.
+    WithinDriver,
     /// Too much is outstanding. Submit again when something was released.
     BackPressure {
         /// What is full.
@@ -102,6 +105,7 @@ impl fmt::Display for RefuseReason {
             Self::UnknownConnection => f.write_str("there is no such connection"),
             Self::Closing => f.write_str("the connection is closing"),
             Self::DriverGone => f.write_str("the driver is gone"),
+            Self::WithinDriver => f.write_str("it is asked out of the driver's own work"),
             Self::Lacks { facility } => {
                 write!(f, "{facility} is lacking: {}", facility.effect_of_lack())
             }

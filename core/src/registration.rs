@@ -15,6 +15,8 @@ pub enum NotRegistered {
     NotContiguous,
     /// Whoever turned the driver has ended, and the driver with it.
     DriverGone,
+    /// The driver is at work on this very thread, and has called the code that asks.
+    WithinDriver,
     /// As many pools are registered as one driver can have.
     TooMany {
         /// How many that is.
@@ -41,6 +43,7 @@ impl fmt::Display for NotRegistered {
                 f.write_str("the pool's buffers are not parts of one piece of memory")
             }
             Self::DriverGone => f.write_str("the driver is gone"),
+            Self::WithinDriver => f.write_str("it is asked out of the driver's own work"),
             Self::TooMany { allowed } => write!(f, "{allowed} pools are registered already"),
             Self::System { bytes, errno } => {
                 let error = std::io::Error::from_raw_os_error(*errno);

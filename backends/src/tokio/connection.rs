@@ -70,7 +70,7 @@ impl Connection {
     /// # Errors
     /// As [`Driver::submit`](lastbyte::Driver::submit), with the payload. After
     /// `BackPressure`, wait for an earlier transfer's [`Transfer::released`].
-    /// `DriverGone` if its runtime is.
+    /// `DriverGone` if its runtime is; `WithinDriver` out of the driver's own work.
     pub fn send(&self, payload: Payload, watch: Watch) -> Result<Transfer, Refused<Payload>> {
         let id = self.id();
         self.user.give(payload, |turned, payload| {
@@ -101,10 +101,8 @@ impl Connection {
         if !self.asked {
             let id = self.id();
             // If it is gone, its channel is closed, and says so.
-            self.asked = self
-                .user
-                .ask(|turned| turned.driver.receive(id))
-                .is_some_and(|asked| asked.is_ok());
+            let asked = self.user.ask(move |turned| turned.driver.receive(id));
+            self.asked = asked.is_some_and(|asked| asked.is_ok());
         }
         let received = self.received.recv().await;
         self.asked = false;
@@ -129,7 +127,7 @@ impl Connection {
     pub async fn close(mut self, within: Duration) -> CloseOutcome {
         let id = self.id();
         // If it is gone, its outcome is there.
-        drop(self.user.ask(|turned| turned.driver.close(id, within)));
+        drop(self.user.ask(move |turned| turned.driver.close(id, within)));
         self.is_over = true;
         self.outcome().await
     }
@@ -139,7 +137,7 @@ impl Connection {
         self.is_over = true;
         let id = self.id();
         // If it is gone, that is what was wanted.
-        drop(self.user.ask(|turned| turned.driver.abort(id)));
+        drop(self.user.ask(move |turned| turned.driver.abort(id)));
     }
 
     async fn outcome(&mut self) -> CloseOutcome {
@@ -171,7 +169,7 @@ impl Drop for Connection {
         if !self.is_over {
             let id = self.id();
             // If it is gone, there is nothing left to close.
-            drop(self.user.ask(|turned| turned.driver.close(id, CLOSE_WITHIN)));
+            drop(self.user.ask(move |turned| turned.driver.close(id, CLOSE_WITHIN)));
         }
     }
 }

@@ -6,7 +6,7 @@ use super::shared::{Shared, User};
 use super::turning;
 use lastbyte::{
     AttachOptions, Attached, Backend, Counters, Driver, DriverConfig, DriverError, NotRegistered,
-    Pool, Refused, Socket, TlsRole, event_channel,
+    Pool, RefuseReason, Refused, Socket, TlsRole, event_channel,
 };
 use std::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
@@ -38,6 +38,12 @@ pub fn spawn(backend: &dyn Backend, config: &DriverConfig) -> Result<Handle, Dri
 }
 
 /// Gives connections and listeners to a driver. Clones speak of the same one.
+///
+/// A driver runs code of its users while it works: a TLS provider's, a file's, that
+/// of memory which is dropped. What such code asks of the same driver would have to
+/// wait for itself. So what is to be handed over is refused as
+/// [`WithinDriver`](lastbyte::RefuseReason::WithinDriver); what only has to be told,
+/// such as closing, is done as soon as the present work is.
 #[derive(Clone, Debug)]
 pub struct Handle {
     user: User,
@@ -102,18 +108,24 @@ impl Handle {
     /// # Errors
     /// As [`Driver::register`]; the pool can be used all the same.
     pub fn register(&self, pool: &Pool) -> Result<(), NotRegistered> {
-        let registered = self.user.ask(|turned| turned.driver.register(pool));
-        registered.unwrap_or(Err(NotRegistered::DriverGone))
+        let registered = self.user.give((), |turned, ()| Ok(turned.driver.register(pool)));
+        registered.unwrap_or_else(|refused| {
+            Err(match refused.reason {
+                RefuseReason::WithinDriver => NotRegistered::WithinDriver,
+                _ => NotRegistered::DriverGone,
+            })
+        })
     }
 
     /// Takes [`Self::register`] back.
     pub fn unregister(&self, pool: &Pool) {
         // With the driver went what it had registered.
-        self.user.ask(|turned| turned.driver.unregister(pool)).unwrap_or_default();
+        let pool = pool.clone();
+        self.user.ask(move |turned| turned.driver.unregister(&pool)).unwrap_or_default();
     }
 
     /// What the driver has done so far; if it is gone, had done when its end
-    /// began.
+    /// began; out of its own work, when that began.
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.user.counters()

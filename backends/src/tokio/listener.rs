@@ -46,22 +46,24 @@ impl Listener {
         let key = self.key;
         // If the driver is gone, there are only those that are here already.
         self.user
-            .ask(|turned| turned.inboxes.listeners.taken(key, &mut *turned.driver))
+            .ask(move |turned| turned.inboxes.listeners.taken(key, &mut *turned.driver))
             .unwrap_or_default();
         next
     }
 
     /// Stops accepting and gives the socket back, which is non-blocking now.
     /// Connections that were accepted and not taken are closed. `None` if the
-    /// driver is gone, and the socket with it.
+    /// driver is gone, and the socket with it; and where the driver's own work calls
+    /// this (see [`Handle`](super::Handle)), after which the socket is closed.
     #[must_use = "dropping the socket closes it"]
     pub fn unlisten(self) -> Option<TcpListener> {
         self.stop()
     }
 
     fn stop(&self) -> Option<TcpListener> {
+        let key = self.key;
         let stopped =
-            self.user.ask(|turned| turned.inboxes.listeners.remove(self.key, &mut *turned.driver));
+            self.user.ask(move |turned| turned.inboxes.listeners.remove(key, &mut *turned.driver));
         stopped.flatten()
     }
 }

@@ -38,6 +38,7 @@ mod listeners;
 mod shared;
 mod transfer;
 mod turning;
+mod within;
 
 pub use connection::Connection;
 pub use handle::{Handle, spawn};

@@ -1,6 +1,7 @@
 //! What the handles of a driver share with the task that turns it.
 
 use super::inbox::Inboxes;
+use super::within::{self, Within};
 use lastbyte::{Counters, Driver, DriverError, Event, RefuseReason, Refused};
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -53,6 +54,26 @@ impl Shared {
         (User::new(Arc::clone(&shared)), Turner(shared))
     }
 
+    /// What its driver is called within this process.
+    fn name(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
+    /// Lets `act` work with the driver, or says why not.
+    fn with<T, R>(&self, value: T, act: impl FnOnce(&mut Turned, T) -> R) -> Result<R, Refused<T>> {
+        if within::is_within(self.name()) {
+            return Err(Refused::new(value, RefuseReason::WithinDriver));
+        }
+        let mut state = self.lock();
+        let State::Turned(turned) = &mut *state else {
+            return Err(Refused::new(value, RefuseReason::DriverGone));
+        };
+        let within = Within::begin(self.name(), turned.driver.counters());
+        let result = act(turned, value);
+        within.catch_up(turned);
+        Ok(result)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // A driver outlives a panic; so does what was entered here before.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -78,14 +99,17 @@ impl User {
     }
 
     /// Lets `act` ask something of the driver, and has it turned. `None` if it is
-    /// gone.
-    pub(super) fn ask<R>(&self, act: impl FnOnce(&mut Turned) -> R) -> Option<R> {
-        let result = match &mut *self.0.lock() {
-            State::Turned(turned) => Some(act(turned)),
-            State::Gone(_) => None,
-        };
-        self.0.nudge.notify_one();
-        result
+    /// gone; and if this comes out of its own work, which `act` is then put off to
+    /// the end of.
+    pub(super) fn ask<R>(&self, act: impl FnOnce(&mut Turned) -> R + 'static) -> Option<R> {
+        match self.give(act, |turned, act| Ok(act(turned))) {
+            Ok(result) => Some(result),
+            Err(Refused { value: act, reason: RefuseReason::WithinDriver }) => {
+                within::put_off(self.0.name(), |turned| drop(act(turned)));
+                None
+            }
+            Err(_) => None,
+        }
     }
 
     /// Lets `act` hand `value` to the driver, and has it turned.
@@ -94,15 +118,15 @@ impl User {
         value: T,
         act: impl FnOnce(&mut Turned, T) -> Result<R, Refused<T>>,
     ) -> Result<R, Refused<T>> {
-        let result = match &mut *self.0.lock() {
-            State::Turned(turned) => act(turned, value),
-            State::Gone(_) => Err(Refused::new(value, RefuseReason::DriverGone)),
-        };
+        let result = self.0.with(value, act).and_then(|result| result);
         self.0.nudge.notify_one();
         result
     }
 
     pub(super) fn counters(&self) -> Counters {
+        if let Some(counters) = within::counters(self.0.name()) {
+            return counters;
+        }
         match &*self.0.lock() {
             State::Turned(turned) => turned.driver.counters(),
             State::Gone(counters) => *counters,
@@ -129,12 +153,9 @@ impl Drop for User {
 }
 
 impl Turner {
-    /// Lets `act` work with the driver; `None` if it is gone.
-    pub(super) fn with<R>(&self, act: impl FnOnce(&mut Turned) -> R) -> Option<R> {
-        match &mut *self.0.lock() {
-            State::Turned(turned) => Some(act(turned)),
-            State::Gone(_) => None,
-        }
+    /// Lets `act` work with the driver, or says why not.
+    pub(super) fn with<R>(&self, act: impl FnOnce(&mut Turned) -> R) -> Result<R, RefuseReason> {
+        self.0.with((), |turned, ()| act(turned)).map_err(|refused| refused.reason)
     }
 
     /// Ends the driver because of `error`.

@@ -4,7 +4,7 @@ use super::failing::Failing;
 use super::shared::{Turned, Turner};
 use crate::sys::poll::{self, Polled};
 use crate::sys::pollable;
-use lastbyte::{Completion, DriverError, Turn};
+use lastbyte::{Completion, DriverError, RefuseReason, Turn};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -38,7 +38,7 @@ pub(super) fn start(turner: Turner) -> Result<(), DriverError> {
 
 fn watch(turner: &Turner) -> io::Result<Option<AsyncFd<OwnedFd>>> {
     let fd = turner.with(|turned| turned.driver.pollable().map(|fd| fd.try_clone_to_owned()));
-    fd.flatten().map(|fd| pollable::watch(fd?)).transpose()
+    fd.ok().flatten().map(|fd| pollable::watch(fd?)).transpose()
 }
 
 async fn run(turner: Turner, watched: Option<AsyncFd<OwnedFd>>) {
@@ -46,10 +46,16 @@ async fn run(turner: Turner, watched: Option<AsyncFd<OwnedFd>>) {
     loop {
         let turn = || {
             let turn = |turned: &mut Turned| turn(turned, &turner, watched.as_ref(), &mut failing);
-            let Some((next, unwanted)) = turner.with(turn) else { return Next::End };
-            // Here others can use the driver.
-            drop(unwanted);
-            next
+            match turner.with(turn) {
+                Ok((next, unwanted)) => {
+                    // Here others can use the driver.
+                    drop(unwanted);
+                    next
+                }
+                // Its work has come to block on this runtime. It nudges at its end.
+                Err(RefuseReason::WithinDriver) => Next::Wait(None),
+                Err(_) => Next::End,
+            }
         };
         match catch_unwind(AssertUnwindSafe(turn)) {
             Ok(Next::End) => return,

@@ -11,4 +11,6 @@ mod ownership;
 mod property;
 mod records;
 mod scripted;
+#[cfg(feature = "tokio")]
+mod within;
 mod world;
