@@ -129,7 +129,8 @@ impl<S: Selector, K: CompletionSink> SocketDriver<S, K> {
 
     fn tidy_listener(&mut self, slot: usize) {
         let listener = &self.listeners[slot];
-        self.selector.want(listener.token, listener.wants_more(), false);
+        let wants_more = listener.wants_more(self.cx.config.accept_burst);
+        self.selector.want(listener.token, wants_more, false);
     }
 
     fn wait(&mut self, wait: Option<Duration>) -> Option<Duration> {
