@@ -1,6 +1,11 @@
 //! Conditional requests (RFC 9110, section 13).
 
+use smallvec::SmallVec;
 use std::time::{Duration, SystemTime};
+
+/// The values of a field that is a list: one for each line that it came on
+/// (section 5.3). Empty if it did not come.
+pub type Lines<'a> = SmallVec<[&'a [u8]; 1]>;
 
 /// What a representation is compared by.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -12,14 +17,67 @@ pub struct Validators {
 }
 
 /// The conditions that a request makes.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Conditions<'a> {
+    /// `If-Match`.
+    pub if_match: Lines<'a>,
+    /// `If-Unmodified-Since`.
+    pub if_unmodified_since: Option<&'a [u8]>,
     /// `If-None-Match`.
-    pub if_none_match: Option<&'a [u8]>,
+    pub if_none_match: Lines<'a>,
     /// `If-Modified-Since`.
     pub if_modified_since: Option<&'a [u8]>,
     /// `If-Range`.
     pub if_range: Option<&'a [u8]>,
+}
+
+impl Conditions<'_> {
+    /// Whether what must hold does (sections 13.1.1 and 13.1.4, in the order of
+    /// 13.2.2) for something that has these `validators`, or none.
+    #[must_use]
+    pub fn hold_for(&self, validators: Option<&Validators>) -> bool {
+        if !self.if_match.is_empty() {
+            let own = validators.filter(|own| own.is_strong()).map(|own| own.etag.as_bytes());
+            return is_any(&self.if_match)
+                || own.is_some_and(|own| tags(&self.if_match).any(|tag| tag == own));
+        }
+        let modified = validators.and_then(|own| own.modified);
+        let Some((since, modified)) = self.if_unmodified_since.zip(modified) else {
+            return true;
+        };
+        date(since).is_none_or(|since| modified <= since)
+    }
+
+    /// Whether the peer has this already (sections 13.1.2 and 13.1.3): something
+    /// that has these `validators`, or none.
+    #[must_use]
+    pub fn peer_has(&self, validators: Option<&Validators>) -> bool {
+        if !self.if_none_match.is_empty() {
+            return is_any(&self.if_none_match)
+                || validators.is_some_and(|own| {
+                    let own = opaque(own.etag.as_bytes());
+                    tags(&self.if_none_match).any(|tag| opaque(tag) == own)
+                });
+        }
+        let modified = validators.and_then(|own| own.modified);
+        let Some((since, modified)) = self.if_modified_since.zip(modified) else {
+            return false;
+        };
+        date(since).is_some_and(|since| modified <= since)
+    }
+
+    /// Whether a range of what has these `validators` is wanted (section 13.1.5).
+    #[must_use]
+    pub fn want_a_range_of(&self, validators: &Validators) -> bool {
+        let Some(wanted) = self.if_range else {
+            return true;
+        };
+        if !validators.is_strong() {
+            return false;
+        }
+        wanted == validators.etag.as_bytes()
+            || validators.modified.is_some_and(|modified| date(wanted) == Some(modified))
+    }
 }
 
 impl Validators {
@@ -41,40 +99,18 @@ impl Validators {
     pub fn is_strong(&self) -> bool {
         !self.etag.starts_with("W/")
     }
+}
 
-    /// Whether the peer has this already (section 13.1.2 and 13.1.3).
-    #[must_use]
-    pub fn peer_has_it(&self, conditions: &Conditions<'_>) -> bool {
-        if let Some(tags) = conditions.if_none_match {
-            return self.is_among(tags);
-        }
-        let Some((since, modified)) = conditions.if_modified_since.zip(self.modified) else {
-            return false;
-        };
-        date(since).is_some_and(|since| modified <= since)
-    }
+/// Whether the list is `*`, which is one only if it stands alone: within a tag
+/// it may stand between commas too.
+fn is_any(lines: &Lines<'_>) -> bool {
+    matches!(lines.as_slice(), [line] if line.trim_ascii() == b"*")
+}
 
-    /// Whether a range of this is what the peer wants (section 13.1.5).
-    #[must_use]
-    pub fn range_applies(&self, conditions: &Conditions<'_>) -> bool {
-        let Some(validator) = conditions.if_range else {
-            return true;
-        };
-        if !self.is_strong() {
-            return false;
-        }
-        validator == self.etag.as_bytes()
-            || self.modified.is_some_and(|modified| date(validator) == Some(modified))
-    }
-
-    /// Weak comparison with a list of tags. Our tags hold no comma, so a foreign
-    /// one that does cannot be mistaken for ours.
-    fn is_among(&self, tags: &[u8]) -> bool {
-        let own = opaque(self.etag.as_bytes());
-        tags.split(|&byte| byte == b',')
-            .map(<[u8]>::trim_ascii)
-            .any(|tag| tag == b"*" || opaque(tag) == own)
-    }
+/// The tags of a list. Ours hold no comma, so a foreign one that does cannot be
+/// mistaken for ours.
+fn tags<'a>(lines: &Lines<'a>) -> impl Iterator<Item = &'a [u8]> {
+    lines.iter().flat_map(|line| line.split(|&byte| byte == b',')).map(<[u8]>::trim_ascii)
 }
 
 /// A tag without its mark of weakness.
@@ -91,6 +127,7 @@ fn date(text: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use smallvec::smallvec;
 
     const CHANGED: u64 = 1_000_000_000;
 
@@ -100,7 +137,7 @@ mod tests {
     }
 
     fn none_match(tags: &[u8]) -> Conditions<'_> {
-        Conditions { if_none_match: Some(tags), ..Conditions::default() }
+        Conditions { if_none_match: smallvec![tags], ..Conditions::default() }
     }
 
     #[test]
@@ -108,41 +145,64 @@ mod tests {
         let validators = settled();
         assert_eq!(&*validators.etag, "\"de0b6b3a7640000-20\"");
         for tags in ["*", "\"de0b6b3a7640000-20\"", "\"x\", W/\"de0b6b3a7640000-20\" , \"y\""] {
-            assert!(validators.peer_has_it(&none_match(tags.as_bytes())), "{tags}");
+            assert!(none_match(tags.as_bytes()).peer_has(Some(&validators)), "{tags}");
         }
         for tags in ["", "\"x\"", "de0b6b3a7640000-20", "\"de0b6b3a7640000-2\""] {
-            assert!(!validators.peer_has_it(&none_match(tags.as_bytes())), "{tags}");
+            assert!(!none_match(tags.as_bytes()).peer_has(Some(&validators)), "{tags}");
+        }
+    }
+
+    #[test]
+    fn any_tag_will_do_only_where_the_star_stands_alone() {
+        let alone = Conditions { if_match: smallvec![&b" * "[..]], ..none_match(b"*") };
+        assert!(alone.hold_for(Some(&settled())) && alone.hold_for(None));
+        assert!(alone.peer_has(Some(&settled())) && alone.peer_has(None));
+        for tags in [&b"\"a,*,b\""[..], b"\"a\", *"] {
+            let tag = Conditions { if_match: smallvec![tags], ..none_match(tags) };
+            assert!(!tag.hold_for(Some(&settled())) && !tag.peer_has(Some(&settled())));
+        }
+    }
+
+    #[test]
+    fn a_weak_tag_matches_no_demand() {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(CHANGED);
+        let fresh = Validators::of_file(0x20, at, at);
+        for tag in ["W/\"de0b6b3a7640000-20\"", "\"de0b6b3a7640000-20\""] {
+            let demand =
+                Conditions { if_match: smallvec![tag.as_bytes()], ..Conditions::default() };
+            assert!(!demand.hold_for(Some(&fresh)), "{tag}");
+            assert_eq!(demand.hold_for(Some(&settled())), !tag.starts_with('W'), "{tag}");
         }
     }
 
     #[test]
     fn a_tag_outranks_a_date() {
         let conditions = Conditions {
-            if_none_match: Some(b"\"other\""),
+            if_none_match: smallvec![&b"\"other\""[..]],
             if_modified_since: Some(b"Sun, 09 Sep 2001 01:46:40 GMT"),
-            if_range: None,
+            ..Conditions::default()
         };
-        assert!(!settled().peer_has_it(&conditions));
-        let conditions = Conditions { if_none_match: None, ..conditions };
-        assert!(settled().peer_has_it(&conditions));
+        assert!(!conditions.peer_has(Some(&settled())));
+        let conditions = Conditions { if_none_match: smallvec![], ..conditions };
+        assert!(conditions.peer_has(Some(&settled())));
         let conditions =
             Conditions { if_modified_since: Some(b"Sun, 09 Sep 2001 01:46:39 GMT"), ..conditions };
-        assert!(!settled().peer_has_it(&conditions));
+        assert!(!conditions.peer_has(Some(&settled())));
         let conditions = Conditions { if_modified_since: Some(b"yesterday"), ..conditions };
-        assert!(!settled().peer_has_it(&conditions));
+        assert!(!conditions.peer_has(Some(&settled())));
     }
 
     #[test]
     fn a_range_needs_a_strong_validator() {
         let if_range = |value| Conditions { if_range: Some(value), ..Conditions::default() };
-        assert!(settled().range_applies(&Conditions::default()));
-        assert!(settled().range_applies(&if_range(b"\"de0b6b3a7640000-20\"")));
-        assert!(settled().range_applies(&if_range(b"Sun, 09 Sep 2001 01:46:40 GMT")));
-        assert!(!settled().range_applies(&if_range(b"W/\"de0b6b3a7640000-20\"")));
-        assert!(!settled().range_applies(&if_range(b"Sun, 09 Sep 2001 01:46:41 GMT")));
+        assert!(Conditions::default().want_a_range_of(&settled()));
+        assert!(if_range(b"\"de0b6b3a7640000-20\"").want_a_range_of(&settled()));
+        assert!(if_range(b"Sun, 09 Sep 2001 01:46:40 GMT").want_a_range_of(&settled()));
+        assert!(!if_range(b"W/\"de0b6b3a7640000-20\"").want_a_range_of(&settled()));
+        assert!(!if_range(b"Sun, 09 Sep 2001 01:46:41 GMT").want_a_range_of(&settled()));
         let at = SystemTime::UNIX_EPOCH + Duration::from_secs(CHANGED);
         let fresh = Validators::of_file(0x20, at, at);
         assert!(!fresh.is_strong());
-        assert!(!fresh.range_applies(&if_range(fresh.etag.as_bytes())));
+        assert!(!if_range(fresh.etag.as_bytes()).want_a_range_of(&fresh));
     }
 }

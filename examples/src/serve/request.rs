@@ -29,7 +29,7 @@ pub enum Parsed<'a> {
 }
 
 /// A request as far as this server is interested.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Request<'a> {
     /// The method's name.
     pub method: &'a str,
@@ -124,19 +124,20 @@ fn interpret<'a>(head: &httparse::Request<'_, 'a>) -> Result<Request<'a>, Status
         // Lengths first: a head has many fields, few of which matter here.
         match name.len() {
             4 if is("host") => hosts += 1,
-            5 if is("range") => request.range = Some(value),
+            5 if is("range") => only(&mut request.range, value),
             6 if is("expect") => {
                 if !value.eq_ignore_ascii_case(b"100-continue") {
                     return Err(Status::EXPECTATION_FAILED);
                 }
                 request.expects_continue = true;
             }
-            8 if is("if-range") => request.conditions.if_range = Some(value),
+            8 if is("if-match") => request.conditions.if_match.push(value),
+            8 if is("if-range") => only(&mut request.conditions.if_range, value),
             10 if is("connection") => {
                 closes |= has_token(value, "close");
                 request.keep_alive |= has_token(value, "keep-alive");
             }
-            13 if is("if-none-match") => request.conditions.if_none_match = Some(value),
+            13 if is("if-none-match") => request.conditions.if_none_match.push(value),
             14 if is("content-length") => {
                 let this = content_length(value)?;
                 if length.is_some_and(|other| other != this) {
@@ -144,7 +145,7 @@ fn interpret<'a>(head: &httparse::Request<'_, 'a>) -> Result<Request<'a>, Status
                 }
                 length = Some(this);
             }
-            17 if is("if-modified-since") => request.conditions.if_modified_since = Some(value),
+            17 if is("if-modified-since") => only(&mut request.conditions.if_modified_since, value),
             17 if is("transfer-encoding") => {
                 if chunked || is_old {
                     return Err(Status::BAD_REQUEST);
@@ -153,6 +154,9 @@ fn interpret<'a>(head: &httparse::Request<'_, 'a>) -> Result<Request<'a>, Status
                     return Err(Status::NOT_IMPLEMENTED);
                 }
                 chunked = true;
+            }
+            19 if is("if-unmodified-since") => {
+                only(&mut request.conditions.if_unmodified_since, value);
             }
             _ => {}
         }
@@ -169,6 +173,12 @@ fn interpret<'a>(head: &httparse::Request<'_, 'a>) -> Result<Request<'a>, Status
         return Err(Status::BAD_REQUEST);
     }
     Ok(request)
+}
+
+/// Takes the `value` of a field that is no list. On several lines it says nothing
+/// that is valid (RFC 9110, section 5.3), and none of these has to be heeded then.
+fn only<'a>(field: &mut Option<&'a [u8]>, value: &'a [u8]) {
+    *field = Some(if field.is_none() { value } else { b"" });
 }
 
 fn content_length(value: &[u8]) -> Result<u64, Status> {
@@ -216,9 +226,17 @@ mod tests {
         let request = request(&head);
         assert_eq!((request.method, request.target, request.is_old), ("GET", "/a", false));
         assert_eq!(request.range, Some(&b"bytes=0-1"[..]));
-        assert_eq!(request.conditions.if_none_match, Some(&b"\"x\""[..]));
+        assert_eq!(request.conditions.if_none_match.as_slice(), [&b"\"x\""[..]]);
         assert_eq!(request.conditions.if_range, Some(&b"\"y\""[..]));
         assert_eq!(request.body, Body::None);
+    }
+
+    #[test]
+    fn lists_may_come_on_several_lines_and_nothing_else() {
+        let head = with("If-Match: a\r\nIf-Match: b\r\nRange: bytes=0-1\r\nRange: bytes=2-3\r\n");
+        let request = request(&head);
+        assert_eq!(request.conditions.if_match.as_slice(), [b"a", b"b"]);
+        assert_eq!(request.range, Some(&b""[..]));
     }
 
     #[test]

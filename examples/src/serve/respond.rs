@@ -67,7 +67,7 @@ impl Responder {
         if request.target == "/metrics" {
             let content = ("application/openmetrics-text; version=1.0.0; charset=utf-8", "");
             let page = self.metrics.encode();
-            return self.page(Status::OK, content, page, at, persistence, with_body);
+            return self.made(request, content, page, at, persistence, with_body);
         }
         match self.files.find(request.target, at) {
             Ok(Found::Entry(entry)) => self.entry(request, &entry, at, persistence, with_body),
@@ -79,7 +79,7 @@ impl Responder {
             }
             Ok(Found::Listing(page)) => {
                 let content = ("text/html; charset=utf-8", "");
-                self.page(Status::OK, content, page, at, persistence, with_body)
+                self.made(request, content, page, at, persistence, with_body)
             }
             Err(status) => self.refuse(status, at, persistence, with_body),
         }
@@ -111,12 +111,16 @@ impl Responder {
         persistence: Persistence,
         with_body: bool,
     ) -> Response {
-        if entry.validators.peer_has_it(&request.conditions) {
-            return self.not_modified(entry, at, persistence);
+        let conditions = &request.conditions;
+        if !conditions.hold_for(Some(&entry.validators)) {
+            return self.refuse(Status::PRECONDITION_FAILED, at, persistence, with_body);
+        }
+        if conditions.peer_has(Some(&entry.validators)) {
+            return self.not_modified(&entry.version_fields, at, persistence);
         }
         // A range is defined for GET only (RFC 9110, section 14.2).
         let range = request.range.filter(|_| with_body);
-        let range = range.filter(|_| entry.validators.range_applies(&request.conditions));
+        let range = range.filter(|_| conditions.want_a_range_of(&entry.validators));
         match range.map_or(Wanted::Everything, |range| wanted(range, entry.len)) {
             Wanted::Everything => {
                 let mut head = self.heads.take();
@@ -149,9 +153,29 @@ impl Responder {
         }
     }
 
-    fn not_modified(&mut self, entry: &Entry, at: Moment, persistence: Persistence) -> Response {
+    /// A page that is another each time, and so has nothing to be compared by.
+    fn made(
+        &mut self,
+        request: &Request<'_>,
+        content: (&str, &str),
+        page: String,
+        at: Moment,
+        persistence: Persistence,
+        with_body: bool,
+    ) -> Response {
+        if !request.conditions.hold_for(None) {
+            self.refuse(Status::PRECONDITION_FAILED, at, persistence, with_body)
+        } else if request.conditions.peer_has(None) {
+            self.not_modified(b"", at, persistence)
+        } else {
+            self.page(Status::OK, content, page, at, persistence, with_body)
+        }
+    }
+
+    /// `version` are the fields that say which version the peer has.
+    fn not_modified(&mut self, version: &[u8], at: Moment, persistence: Persistence) -> Response {
         let mut head = self.start(Status::NOT_MODIFIED);
-        head.append(&entry.version_fields);
+        head.append(version);
         Response { status: Status::NOT_MODIFIED, payload: self.end(head, at, persistence) }
     }
 
@@ -223,6 +247,7 @@ mod tests {
     use super::super::request::Body;
     use super::*;
     use lastbyte::{Part, UnixTime};
+    use smallvec::smallvec;
     use std::time::Duration;
 
     fn at() -> Moment {
@@ -297,7 +322,8 @@ mod tests {
         assert_eq!(none.status, Status::RANGE_NOT_SATISFIABLE);
         assert!(text(&none).contains("Content-Range: bytes */10\r\n"));
 
-        let conditions = Conditions { if_none_match: Some(b"*"), ..Conditions::default() };
+        let conditions =
+            Conditions { if_none_match: smallvec![&b"*"[..]], ..Conditions::default() };
         let unchanged = Request { conditions, ..request("GET", "/a.txt") };
         let unchanged = responder.respond(&unchanged, at(), Persistence::Open);
         assert!(text(&unchanged).starts_with("HTTP/1.1 304 Not Modified\r\n"));

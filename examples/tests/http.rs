@@ -1,0 +1,110 @@
+//! What HTTP asks of a server, whatever moves its bytes.
+
+#[allow(dead_code, reason = "this file needs only a part of it")]
+mod harness;
+
+use harness::{Client, Server};
+use std::fs::{self, File};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+use tempfile::{TempDir, tempdir};
+
+/// When the files were changed, so long ago that their tags are strong.
+const CHANGED: u64 = 1_000_000_000;
+const BEFORE: &str = "Sun, 09 Sep 2001 01:46:39 GMT";
+const THEN: &str = "Sun, 09 Sep 2001 01:46:40 GMT";
+
+fn site() -> TempDir {
+    let site = tempdir().unwrap();
+    fs::write(site.path().join("a.txt"), "0123456789").unwrap();
+    fs::write(site.path().join("large.bin"), vec![b'x'; 100_000]).unwrap();
+    for name in ["a.txt", "large.bin"] {
+        changed_at(&site.path().join(name), CHANGED);
+    }
+    site
+}
+
+fn changed_at(path: &Path, second: u64) {
+    let file = File::options().write(true).open(path).unwrap();
+    file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(second)).unwrap();
+}
+
+fn start(site: &TempDir, arguments: &[&str]) -> Server {
+    Server::start("auto", site.path(), arguments)
+}
+
+fn status(client: &mut Client, target: &str, fields: &str) -> u16 {
+    client.request("GET", target, fields);
+    client.response().status
+}
+
+#[test]
+fn what_must_hold_is_looked_at_first() {
+    let site = site();
+    let server = start(&site, &[]);
+    let mut client = server.connect();
+    let etag = server.get("/a.txt").field("etag").unwrap().to_owned();
+    for (fields, expected) in [
+        (format!("If-Match: {etag}\r\n"), 200),
+        ("If-Match: *\r\n".to_owned(), 200),
+        (format!("If-Match: \"x\", {etag}\r\n"), 200),
+        ("If-Match: \"x\"\r\n".to_owned(), 412),
+        // A weak tag promises less than this asks for (RFC 9110, section 13.1.1).
+        (format!("If-Match: W/{etag}\r\n"), 412),
+        (format!("If-Unmodified-Since: {THEN}\r\n"), 200),
+        (format!("If-Unmodified-Since: {BEFORE}\r\n"), 412),
+        ("If-Unmodified-Since: yesterday\r\n".to_owned(), 200),
+        // The order of section 13.2.2: a tag outranks a date, and what must hold
+        // outranks what the peer has.
+        (format!("If-Match: {etag}\r\nIf-Unmodified-Since: {BEFORE}\r\n"), 200),
+        (format!("If-Match: \"x\"\r\nIf-None-Match: {etag}\r\n"), 412),
+        (format!("If-Match: {etag}\r\nIf-None-Match: {etag}\r\n"), 304),
+        (format!("If-Unmodified-Since: {BEFORE}\r\nIf-Modified-Since: {THEN}\r\n"), 412),
+        ("If-Match: \"x\"\r\nRange: bytes=1-2\r\n".to_owned(), 412),
+        (format!("If-Match: {etag}\r\nRange: bytes=1-2\r\n"), 206),
+    ] {
+        assert_eq!(status(&mut client, "/a.txt", &fields), expected, "{fields}");
+    }
+    client.request("HEAD", "/a.txt", "If-Match: \"x\"\r\n");
+    assert_eq!(client.head().status, 412);
+    // What is not there is not there, whatever the condition (section 13.2.1).
+    assert_eq!(status(&mut client, "/none", "If-Match: \"x\"\r\n"), 404);
+    // Pages without a tag have none that could match.
+    for page in ["/", "/metrics"] {
+        assert_eq!(status(&mut client, page, "If-Match: \"x\"\r\n"), 412);
+        assert_eq!(status(&mut client, page, "If-Match: *\r\n"), 200);
+        assert_eq!(status(&mut client, page, &format!("If-Unmodified-Since: {BEFORE}\r\n")), 200);
+        assert_eq!(status(&mut client, page, "If-None-Match: \"x\"\r\n"), 200);
+        assert_eq!(status(&mut client, page, "If-None-Match: *\r\n"), 304);
+    }
+}
+
+#[test]
+fn tags_on_several_lines_are_one_list() {
+    let site = site();
+    let server = start(&site, &[]);
+    let mut client = server.connect();
+    let etag = server.get("/a.txt").field("etag").unwrap().to_owned();
+    for (field, expected) in [("If-None-Match", 304), ("If-Match", 200)] {
+        for (one, other) in [(&*etag, "\"x\""), ("\"x\"", &*etag)] {
+            let fields = format!("{field}: {one}\r\nA: b\r\n{field}: {other}\r\n");
+            assert_eq!(status(&mut client, "/a.txt", &fields), expected, "{fields}");
+        }
+    }
+}
+
+#[test]
+fn what_may_be_said_once_and_is_said_twice_says_nothing() {
+    let site = site();
+    let server = start(&site, &[]);
+    let mut client = server.connect();
+    for (field, value) in
+        [("If-Unmodified-Since", BEFORE), ("If-Modified-Since", THEN), ("Range", "bytes=1-2")]
+    {
+        let twice = format!("{field}: {value}\r\n").repeat(2);
+        assert_eq!(status(&mut client, "/a.txt", &twice), 200, "{field}");
+    }
+    let if_range = format!("If-Range: {THEN}\r\n").repeat(2);
+    let fields = format!("Range: bytes=1-2\r\n{if_range}");
+    assert_eq!(status(&mut client, "/a.txt", &fields), 200);
+}
