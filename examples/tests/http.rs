@@ -108,3 +108,53 @@ fn what_may_be_said_once_and_is_said_twice_says_nothing() {
     let fields = format!("Range: bytes=1-2\r\n{if_range}");
     assert_eq!(status(&mut client, "/a.txt", &fields), 200);
 }
+
+#[test]
+fn a_host_is_a_host() {
+    let site = site();
+    let server = start(&site, &[]);
+    for (host, expected) in [
+        ("a b/c?@", 400),
+        ("a/b", 400),
+        ("user@host", 400),
+        ("host:80a", 400),
+        ("a:80:80", 400),
+        ("[::1", 400),
+        ("[::1]x", 400),
+        ("%zz", 400),
+        ("[]", 400),
+        ("[h]", 400),
+        ("", 200),
+        ("host", 200),
+        ("host:", 200),
+        ("a-b_c.example:8080", 200),
+        ("[::1]:8080", 200),
+        ("%41!$&'()*+,;=~", 200),
+    ] {
+        let mut client = server.connect();
+        client.send(format!("GET /a.txt HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        assert_eq!(client.response().status, expected, "{host}");
+    }
+}
+
+#[test]
+fn a_target_is_what_its_path_says() {
+    let site = site();
+    let server = start(&site, &[]);
+    for target in ["/metrics", "/metrics?x=1", "http://test/metrics", "http://test/metrics?x"] {
+        let page = String::from_utf8(server.get(target).body).unwrap();
+        assert!(page.contains("lastbyte_transfers_total"), "{target}: {page}");
+    }
+    // A query ends the authority as a path does (RFC 3986, section 3.2).
+    let root = server.get("/").body;
+    for target in ["http://test?x=/a.txt", "http://test#/a.txt", "http://test"] {
+        assert_eq!(server.get(target).body, root, "{target}");
+    }
+    // Neither of these names a server (RFC 9110, section 4.2), and a scheme holds no
+    // query.
+    for target in
+        ["http:///a.txt", "http://user@test/a.txt", "http://<a>/a.txt", "x?y=http://test/a.txt"]
+    {
+        assert_eq!(server.get(target).status, 400, "{target}");
+    }
+}

@@ -11,6 +11,7 @@ pub mod connection;
 pub mod date;
 pub mod files;
 pub mod generated;
+pub mod host;
 pub mod listen;
 pub mod listing;
 pub mod log;

@@ -89,14 +89,31 @@ impl SafePath {
 /// authority if it is in absolute form.
 #[must_use]
 pub fn path_of(target: &str) -> &str {
-    let path = if target.starts_with('/') {
-        target
-    } else if let Some((_, rest)) = target.split_once("://") {
-        rest.find('/').map_or("/", |slash| &rest[slash..])
-    } else {
-        target
+    let path = match split_authority(target) {
+        None => target,
+        Some((_, path)) if path.starts_with('/') => path,
+        // No path is the root (RFC 9110, section 4.2.3).
+        Some(_) => return "/",
     };
     path.find(['?', '#']).map_or(path, |end| &path[..end])
+}
+
+/// The authority of a request `target`, if it is in absolute form.
+#[must_use]
+pub fn authority_of(target: &str) -> Option<&str> {
+    split_authority(target).map(|(authority, _)| authority)
+}
+
+/// The authority of a `target` in absolute form, and what follows it: a path, or a
+/// query or fragment, which end it as well (RFC 3986, section 3.2).
+fn split_authority(target: &str) -> Option<(&str, &str)> {
+    if target.starts_with('/') {
+        return None;
+    }
+    let (scheme, rest) = target.split_once("://")?;
+    let is_scheme = scheme.starts_with(|char: char| char.is_ascii_alphabetic())
+        && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'));
+    is_scheme.then(|| rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len())))
 }
 
 /// A file name, or several, as part of a URL.
@@ -223,7 +240,10 @@ mod tests {
             ("/a#b", "/a"),
             ("http://host/a?b", "/a"),
             ("http://host", "/"),
-            ("http://host?x=/y", "/y"),
+            ("http://host?x=/y", "/"),
+            ("http://host#/y", "/"),
+            ("http://host/a?b=http://other/c", "/a"),
+            ("a?b=http://host/c", "a"),
             ("*", "*"),
             ("//host/a", "//host/a"),
         ] {

@@ -1,6 +1,8 @@
 //! A request head, read where it lies in the receive buffer.
 
 use super::conditional::Conditions;
+use super::host::{is_authority, is_host};
+use super::path::authority_of;
 use super::status::Status;
 use httparse::Error;
 use std::mem::MaybeUninit;
@@ -106,6 +108,9 @@ fn interpret<'a>(head: &httparse::Request<'_, 'a>) -> Result<Request<'a>, Status
     if target.len() > MAX_TARGET {
         return Err(Status::URI_TOO_LONG);
     }
+    if authority_of(target).is_some_and(|authority| !is_authority(authority.as_bytes())) {
+        return Err(Status::BAD_REQUEST);
+    }
     let is_old = version == 0;
     let mut request = Request {
         method,
@@ -123,7 +128,13 @@ fn interpret<'a>(head: &httparse::Request<'_, 'a>) -> Result<Request<'a>, Status
         let is = |known: &str| name.eq_ignore_ascii_case(known);
         // Lengths first: a head has many fields, few of which matter here.
         match name.len() {
-            4 if is("host") => hosts += 1,
+            4 if is("host") => {
+                // RFC 9112, section 3.2.
+                if !is_host(value) {
+                    return Err(Status::BAD_REQUEST);
+                }
+                hosts += 1;
+            }
             5 if is("range") => only(&mut request.range, value),
             6 if is("expect") => {
                 if !value.eq_ignore_ascii_case(b"100-continue") {
@@ -273,6 +284,10 @@ mod tests {
         for (head, status) in [
             ("GET / HTTP/1.1\r\n\r\n", 400),
             ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a b/c?@\r\n\r\n", 400),
+            ("GET / HTTP/1.0\r\nHost: a/b\r\n\r\n", 400),
+            ("GET http:///a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("GET http://user@a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
             ("GET /\r\n\r\n", 400),
             ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
             ("GET / HTTP/1.1 \r\nHost: a\r\n\r\n", 400),

@@ -3,6 +3,7 @@
 use super::date::DateCache;
 use super::files::{Cache, Entry, Found};
 use super::metrics::Metrics;
+use super::path::path_of;
 use super::range::{Wanted, wanted};
 use super::request::Request;
 use super::status::Status;
@@ -64,12 +65,13 @@ impl Responder {
             "HEAD" => false,
             _ => return self.refuse(Status::METHOD_NOT_ALLOWED, at, persistence, true),
         };
-        if request.target == "/metrics" {
+        let path = path_of(request.target);
+        if path == "/metrics" {
             let content = ("application/openmetrics-text; version=1.0.0; charset=utf-8", "");
             let page = self.metrics.encode();
             return self.made(request, content, page, at, persistence, with_body);
         }
-        match self.files.find(request.target, at) {
+        match self.files.find(path, at) {
             Ok(Found::Entry(entry)) => self.entry(request, &entry, at, persistence, with_body),
             Ok(Found::Redirect(url)) => {
                 let status = Status::MOVED_PERMANENTLY;
