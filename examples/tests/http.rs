@@ -158,3 +158,14 @@ fn a_target_is_what_its_path_says() {
         assert_eq!(server.get(target).status, 400, "{target}");
     }
 }
+
+#[test]
+fn no_change_lies_in_the_future() {
+    let site = site();
+    // In 2099.
+    changed_at(&site.path().join("a.txt"), 4_070_908_800);
+    let server = start(&site, &[]);
+    let response = server.get("/a.txt");
+    let time = |name| httpdate::parse_http_date(response.field(name).unwrap()).unwrap();
+    assert!(time("last-modified") <= time("date"), "{:?}", response.fields);
+}

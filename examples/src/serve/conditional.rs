@@ -83,7 +83,8 @@ impl Conditions<'_> {
 impl Validators {
     /// Of a file of `len` bytes that was changed at `modified`, as seen at
     /// `now`. A file that changed just now may change again within the
-    /// resolution of its time stamp, so its tag is weak.
+    /// resolution of its time stamp, so its tag is weak. One that will have been
+    /// changed was changed now, as far as peers are told (section 8.8.2.1).
     #[must_use]
     pub fn of_file(len: u64, modified: SystemTime, now: SystemTime) -> Self {
         const UNSETTLED: Duration = Duration::from_secs(2);
@@ -91,7 +92,8 @@ impl Validators {
         let settled = now.duration_since(modified).is_ok_and(|age| age >= UNSETTLED);
         let weak = if settled { "" } else { "W/" };
         let etag = format!("{weak}\"{:x}-{len:x}\"", since_1970.as_nanos());
-        Self { etag: etag.into(), modified: Some(since_1970.as_secs()) }
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self { etag: etag.into(), modified: Some(since_1970.min(now).as_secs()) }
     }
 
     /// Whether the tag promises that equal tags mean equal bytes.
@@ -190,6 +192,14 @@ mod tests {
         assert!(!conditions.peer_has(Some(&settled())));
         let conditions = Conditions { if_modified_since: Some(b"yesterday"), ..conditions };
         assert!(!conditions.peer_has(Some(&settled())));
+    }
+
+    #[test]
+    fn no_change_lies_in_the_future() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(CHANGED);
+        let validators = Validators::of_file(0x20, now + Duration::from_secs(5), now);
+        assert_eq!(validators.modified, Some(CHANGED));
+        assert!(!validators.is_strong());
     }
 
     #[test]
