@@ -169,3 +169,37 @@ fn no_change_lies_in_the_future() {
     let time = |name| httpdate::parse_http_date(response.field(name).unwrap()).unwrap();
     assert!(time("last-modified") <= time("date"), "{:?}", response.fields);
 }
+
+#[test]
+fn a_part_is_of_the_version_that_was_asked_for() {
+    let site = site();
+    // One thread, which has looked at the file just now.
+    let server = start(&site, &["--threads", "1"]);
+    let mut client = server.connect();
+    client.get("/large.bin");
+    let etag = client.response().field("etag").unwrap().to_owned();
+    // In place, so that a file that is held open changes too.
+    fs::write(site.path().join("large.bin"), vec![b'y'; 100_000]).unwrap();
+    client.request("GET", "/large.bin", &format!("Range: bytes=0-9\r\nIf-Range: {etag}\r\n"));
+    let response = client.response();
+    assert_eq!((response.status, response.body), (200, vec![b'y'; 100_000]));
+    assert_eq!(status(&mut client, "/large.bin", &format!("If-Match: {etag}\r\n")), 412);
+}
+
+#[test]
+fn what_is_said_of_a_part_is_of_its_version() {
+    for field in ["Range: bytes=0-9", "If-None-Match: ETAG", "If-Modified-Since: DATE"] {
+        let site = site();
+        let server = start(&site, &["--threads", "1"]);
+        let mut client = server.connect();
+        client.get("/large.bin");
+        let before = client.response();
+        let etag = before.field("etag").unwrap();
+        fs::write(site.path().join("large.bin"), vec![b'y'; 100_000]).unwrap();
+        let field = field.replace("ETAG", etag).replace("DATE", THEN);
+        client.request("GET", "/large.bin", &format!("{field}\r\n"));
+        let after = client.response();
+        assert_eq!(after.body.first(), Some(&b'y'), "{field}");
+        assert_ne!(after.field("etag"), Some(etag), "{field}");
+    }
+}

@@ -65,6 +65,16 @@ pub enum Found {
     Listing(String),
 }
 
+/// How far what is remembered is believed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Belief {
+    /// For a moment: most requests are for what has not changed since the last.
+    ForAMoment,
+    /// Only if another look shows the same. What is sent of an open file is what
+    /// is in it now, and what is said of it is to be of that version.
+    None,
+}
+
 /// The open files of one thread.
 #[derive(Debug)]
 pub struct Cache {
@@ -101,12 +111,13 @@ impl Cache {
     ///
     /// # Errors
     /// The status that says why it leads nowhere.
-    pub fn find(&mut self, path: &str, at: Moment) -> Result<Found, Status> {
+    pub fn find(&mut self, path: &str, belief: Belief, at: Moment) -> Result<Found, Status> {
         let now = at.monotonic;
         if let Some(slot) = self.slots.get_mut(path) {
-            if now.since(slot.checked) < VALID || slot.is_unchanged() {
+            let is_believed = belief == Belief::ForAMoment && now.since(slot.checked) < VALID;
+            if is_believed || slot.is_unchanged() {
                 slot.used = now;
-                if now.since(slot.checked) >= VALID {
+                if !is_believed {
                     slot.checked = now;
                 }
                 return Ok(Found::Entry(Rc::clone(&slot.entry)));
@@ -309,7 +320,7 @@ mod tests {
     }
 
     fn entry(cache: &mut Cache, target: &str, seconds: u64) -> Rc<Entry> {
-        match cache.find(target, at(seconds)) {
+        match cache.find(target, Belief::ForAMoment, at(seconds)) {
             Ok(Found::Entry(entry)) => entry,
             other => panic!("{target}: {other:?}"),
         }
@@ -323,8 +334,8 @@ mod tests {
         std::fs::write(root.path().join("10"), "real").unwrap();
         assert_eq!(entry(&mut cache, "/10", 0).len, 10, "still believed");
         assert_eq!(entry(&mut cache, "/10", 2).len, 4);
-        assert_eq!(cache.find("/10/", at(3)).unwrap_err(), Status::NOT_FOUND);
-        assert_eq!(cache.find("/a/10", at(3)).unwrap_err(), Status::NOT_FOUND);
+        assert_eq!(cache.find("/10/", Belief::ForAMoment, at(3)).unwrap_err(), Status::NOT_FOUND);
+        assert_eq!(cache.find("/a/10", Belief::ForAMoment, at(3)).unwrap_err(), Status::NOT_FOUND);
     }
 
     #[test]
@@ -338,7 +349,23 @@ mod tests {
         std::fs::write(&path, vec![0; 50_000]).unwrap();
         assert_eq!(entry(&mut cache, "/file", 7).len, 50_000);
         std::fs::remove_file(&path).unwrap();
-        assert_eq!(cache.find("/file", at(9)).unwrap_err(), Status::NOT_FOUND);
+        assert_eq!(cache.find("/file", Belief::ForAMoment, at(9)).unwrap_err(), Status::NOT_FOUND);
+    }
+
+    #[test]
+    fn a_change_is_seen_at_once_where_that_matters() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("file");
+        std::fs::write(&path, vec![0; 100_000]).unwrap();
+        let mut cache = cache(root.path());
+        let first = entry(&mut cache, "/file", 0);
+        std::fs::write(&path, vec![0; 50_000]).unwrap();
+        assert!(Rc::ptr_eq(&first, &entry(&mut cache, "/file", 0)), "still believed");
+        let Ok(Found::Entry(now)) = cache.find("/file", Belief::None, at(0)) else {
+            panic!("it is there");
+        };
+        assert_eq!(now.len, 50_000);
+        assert!(Rc::ptr_eq(&now, &entry(&mut cache, "/file", 0)), "known to all from now on");
     }
 
     #[test]
@@ -347,10 +374,18 @@ mod tests {
         std::fs::create_dir_all(root.path().join("a b/c")).unwrap();
         std::fs::write(root.path().join("a b/index.html"), "hi").unwrap();
         let mut cache = cache(root.path());
-        assert!(matches!(cache.find("/a%20b", at(0)), Ok(Found::Redirect(to)) if to == "/a%20b/"));
+        assert!(
+            matches!(cache.find("/a%20b", Belief::ForAMoment, at(0)), Ok(Found::Redirect(to)) if to == "/a%20b/")
+        );
         assert_eq!(entry(&mut cache, "/a%20b/", 0).len, 2);
-        assert!(matches!(cache.find("/a%20b/c/", at(0)), Ok(Found::Listing(_))));
-        assert_eq!(cache.find("/../x", at(0)).unwrap_err(), Status::BAD_REQUEST);
+        assert!(matches!(
+            cache.find("/a%20b/c/", Belief::ForAMoment, at(0)),
+            Ok(Found::Listing(_))
+        ));
+        assert_eq!(
+            cache.find("/../x", Belief::ForAMoment, at(0)).unwrap_err(),
+            Status::BAD_REQUEST
+        );
     }
 
     #[test]

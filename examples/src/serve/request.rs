@@ -51,6 +51,15 @@ pub struct Request<'a> {
     pub expects_continue: bool,
 }
 
+impl Request<'_> {
+    /// Whether the peer puts the answer together with, or in the place of, what it
+    /// has: then an answer that was right a moment ago may be wrong.
+    #[must_use]
+    pub fn compares_versions(&self) -> bool {
+        self.range.is_some() || !self.conditions.are_none()
+    }
+}
+
 /// How the end of a request's body is found.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Body {

@@ -1,7 +1,7 @@
 //! From a request to the bytes of its answer.
 
 use super::date::DateCache;
-use super::files::{Cache, Entry, Found};
+use super::files::{Belief, Cache, Entry, Found};
 use super::metrics::Metrics;
 use super::path::path_of;
 use super::range::{Wanted, wanted};
@@ -71,7 +71,8 @@ impl Responder {
             let page = self.metrics.encode();
             return self.made(request, content, page, at, persistence, with_body);
         }
-        match self.files.find(path, at) {
+        let belief = if request.compares_versions() { Belief::None } else { Belief::ForAMoment };
+        match self.files.find(path, belief, at) {
             Ok(Found::Entry(entry)) => self.entry(request, &entry, at, persistence, with_body),
             Ok(Found::Redirect(url)) => {
                 let status = Status::MOVED_PERMANENTLY;
