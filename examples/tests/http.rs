@@ -203,3 +203,16 @@ fn what_is_said_of_a_part_is_of_its_version() {
         assert_ne!(after.field("etag"), Some(etag), "{field}");
     }
 }
+
+#[test]
+fn old_clients_expect_nothing() {
+    let site = site();
+    let server = start(&site, &[]);
+    let mut client = server.connect();
+    let fields = "Connection: keep-alive\r\nContent-Length: 2\r\nExpect: 100-continue\r\n";
+    for _ in 0..2 {
+        client.send(format!("GET /a.txt HTTP/1.0\r\n{fields}\r\nab"));
+        let response = client.response();
+        assert_eq!((response.status, response.field("connection")), (200, Some("keep-alive")));
+    }
+}

@@ -145,7 +145,8 @@ fn interpret<'a>(head: &httparse::Request<'_, 'a>) -> Result<Request<'a>, Status
                 hosts += 1;
             }
             5 if is("range") => only(&mut request.range, value),
-            6 if is("expect") => {
+            // An old peer does not wait for an answer to it (RFC 9110, section 10.1.1).
+            6 if is("expect") && !is_old => {
                 if !value.eq_ignore_ascii_case(b"100-continue") {
                     return Err(Status::EXPECTATION_FAILED);
                 }
@@ -265,6 +266,15 @@ mod tests {
         assert!(!request(&with("Connection: upgrade, Close\r\n")).keep_alive);
         assert!(!request("GET / HTTP/1.0\r\n\r\n").keep_alive);
         assert!(request("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n").keep_alive);
+    }
+
+    #[test]
+    fn only_new_peers_wait_for_permission() {
+        let expecting = "Host: h\r\nContent-Length: 2\r\nExpect: 100-Continue\r\n\r\n";
+        for (version, waits) in [("HTTP/1.1", true), ("HTTP/1.0", false)] {
+            let head = format!("GET / {version}\r\n{expecting}");
+            assert_eq!(request(&head).expects_continue, waits, "{version}");
+        }
     }
 
     #[test]
