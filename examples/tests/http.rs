@@ -216,3 +216,20 @@ fn old_clients_expect_nothing() {
         assert_eq!((response.status, response.field("connection")), (200, Some("keep-alive")));
     }
 }
+
+#[test]
+fn a_line_between_chunks_has_one_end() {
+    let site = site();
+    let server = start(&site, &[]);
+    for (body, expected) in [
+        ("3\r\r\nabc\r\n0\r\n\r\n", 400),
+        ("3;a\rb\r\nabc\r\n0\r\n\r\n", 400),
+        ("3\r\nabc\r\n0\r\nA: b\rc\r\n\r\n", 400),
+        ("3 ;a=b\r\nabc\r\n0\r\n\r\n", 200),
+    ] {
+        let mut client = server.connect();
+        client.request("GET", "/a.txt", "Transfer-Encoding: chunked\r\n");
+        client.send(body);
+        assert_eq!(client.response().status, expected, "{body:?}");
+    }
+}

@@ -113,6 +113,11 @@ impl Unread {
                 let Some(text) = line.strip_suffix(b"\r\n") else {
                     return Err(Progress::Malformed);
                 };
+                // Somebody on the way may take it for the line's end (RFC 9112,
+                // section 2.2).
+                if text.contains(&b'\r') {
+                    return Err(Progress::Malformed);
+                }
                 self.at = match of {
                     LineOf::Trailer if text.is_empty() => return Ok((taken, true)),
                     LineOf::Trailer => At::Line { line: Vec::new(), of: LineOf::Trailer },
@@ -132,9 +137,13 @@ impl Unread {
     }
 }
 
-/// The size in a chunk's first line; extensions are ignored.
+/// The size in a chunk's first line; extensions are ignored, and the blanks before
+/// them (RFC 9112, section 7.1.1).
 fn chunk_size(line: &[u8]) -> Option<u64> {
-    let digits = line.split(|&byte| byte == b';').next()?.trim_ascii_end();
+    let mut digits = line.split(|&byte| byte == b';').next()?;
+    while let [others @ .., b' ' | b'\t'] = digits {
+        digits = others;
+    }
     if digits.is_empty() || digits.len() > 16 || !digits.iter().all(u8::is_ascii_hexdigit) {
         return None;
     }
@@ -171,9 +180,19 @@ mod tests {
 
     #[test]
     fn what_is_not_chunked_or_too_long_is_refused() {
-        for bytes in
-            ["\r\n", "x\r\n", "3\r\nabcd\r\n", "3\nabc\r\n", "-1\r\n", "11111111111111111\r\n"]
-        {
+        for bytes in [
+            "\r\n",
+            "x\r\n",
+            "3\r\nabcd\r\n",
+            "3\nabc\r\n",
+            "3\r\r\n",
+            "3;a\rb\r\n",
+            "3\x0c\r\n",
+            " 3\r\n",
+            "0\r\nA: b\rc\r\n",
+            "-1\r\n",
+            "11111111111111111\r\n",
+        ] {
             assert_eq!(all(Body::Chunked, bytes.as_bytes(), 1), Progress::Malformed, "{bytes:?}");
         }
         assert_eq!(all(Body::Chunked, b"ffffffff\r\n", 1), Progress::TooLong);
