@@ -556,6 +556,7 @@ fn what_cannot_start_says_why_in_one_line() {
     for (arguments, part) in [
         (&["--frobnicate"][..], "'--frobnicate'"),
         (&["--listen", "here"], "--listen"),
+        (&["--idle-timeout", "0.0000000001s"], "less than a nanosecond"),
         (&["--listen", &taken.1], "in use"),
         (&["--listen", &taken.1, "--threads", "3"], "in use"),
         (&["--listen", "192.0.2.1:80"], "192.0.2.1"),

@@ -197,12 +197,15 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         "h" => 3600.0,
         _ => return Err(format!("'{unit}' is no unit of time (ms, s, m, h)")),
     };
-    match number.parse::<f64>() {
-        Ok(number) if number > 0.0 && number * unit < LONGEST => {
-            Ok(Duration::from_secs_f64(number * unit))
-        }
-        _ => Err("a number above 0 is needed".to_owned()),
+    let seconds = number.parse::<f64>().map_or(0.0, |number| number * unit);
+    if !(seconds > 0.0 && seconds < LONGEST) {
+        return Err("a number above 0 is needed".to_owned());
     }
+    let time = Duration::from_secs_f64(seconds);
+    if time.is_zero() {
+        return Err("that is less than a nanosecond, which is no time at all".to_owned());
+    }
+    Ok(time)
 }
 
 #[cfg(test)]
@@ -234,6 +237,7 @@ mod tests {
             (&["--idle-timeout", "5y"], "'y' is no unit of time"),
             (&["--idle-timeout=-5"], "a number above 0 is needed"),
             (&["--idle-timeout", "0"], "a number above 0 is needed"),
+            (&["--idle-timeout", "0.0000000001s"], "less than a nanosecond"),
             (&["--listen"], "a value is required"),
             (&["--tls-cert", "x"], "--tls-key <FILE>"),
             (&["--tls-key", "x"], "--tls-cert <FILE>"),
@@ -252,6 +256,7 @@ mod tests {
         assert_eq!(duration("1.5"), Ok(Duration::from_millis(1500)));
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(duration("0.000001ms"), Ok(Duration::from_nanos(1)));
         assert!(duration("nan").is_err() && duration("1e99").is_err() && duration("").is_err());
         assert_eq!(options(&["--no-log"]).unwrap().log, Format::None);
     }
