@@ -6,7 +6,8 @@ mod harness;
 use harness::{Client, Server};
 use std::fs::{self, File};
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::thread::sleep;
+use std::time::{Duration, Instant, SystemTime};
 use tempfile::{TempDir, tempdir};
 
 /// When the files were changed, so long ago that their tags are strong.
@@ -232,4 +233,24 @@ fn a_line_between_chunks_has_one_end() {
         client.send(body);
         assert_eq!(client.response().status, expected, "{body:?}");
     }
+}
+
+#[test]
+fn a_request_is_given_its_time_when_it_can_be_read() {
+    const GIVEN: Duration = Duration::from_secs(2);
+    let site = site();
+    let server = start(&site, &["--request-timeout", "2s"]);
+    let mut client = server.connect();
+    // More than may be unfinished, and then the start of another.
+    let request = "GET /1mb HTTP/1.1\r\nHost: test\r\n\r\n";
+    client.send(request.repeat(80) + "GET /a.txt HTTP/1.1\r\n");
+    sleep(GIVEN);
+    // Not before the answers are read is the start of the last one.
+    let earliest = Instant::now();
+    for _ in 0..80 {
+        assert_eq!(client.response().status, 200);
+    }
+    assert_eq!(client.response().status, 408);
+    let given = earliest.elapsed();
+    assert!(given >= GIVEN, "{given:?} for what the server could not read before");
 }

@@ -67,7 +67,8 @@ pub struct Connection {
     /// Received bytes that could not be used yet: the start of a request, or
     /// requests that have to wait.
     input: Vec<u8>,
-    /// When the first byte of the current request was read.
+    /// When the first byte of the current request was read, or when the request
+    /// was gone on with if it had to wait for others to be answered.
     began: Time,
     /// When the newest bytes were read.
     latest: Time,
@@ -457,6 +458,11 @@ impl Connection {
         let used = self.consume(&input, service);
         input.drain(..used);
         self.input = input;
+        // What is left is a request's beginning, of whose rest nothing was read as
+        // long as it had to wait: the peer's time for it starts now.
+        if !self.is_blocked() {
+            self.began = service.driver.now();
+        }
         self.go_on(service);
     }
 
