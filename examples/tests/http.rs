@@ -3,8 +3,9 @@
 #[allow(dead_code, reason = "this file needs only a part of it")]
 mod harness;
 
-use harness::{Client, Server};
+use harness::{Client, Server, wait_for};
 use std::fs::{self, File};
+use std::net::TcpStream;
 use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
@@ -253,4 +254,28 @@ fn a_request_is_given_its_time_when_it_can_be_read() {
     assert_eq!(client.response().status, 408);
     let given = earliest.elapsed();
     assert!(given >= GIVEN, "{given:?} for what the server could not read before");
+}
+
+#[test]
+fn the_last_answer_says_that_it_is_the_last() {
+    let site = site();
+    for (fields, first, rest) in [
+        ("Content-Length: 4", "ab", "cd"),
+        ("Transfer-Encoding: chunked", "2\r\na", "b\r\n0\r\n\r\n"),
+    ] {
+        // One thread, so that what came first is read first.
+        let server = start(&site, &["--drain-timeout", "50s", "--threads", "1"]);
+        let mut client = server.connect();
+        client.request("GET", "/a.txt", &format!("{fields}\r\n"));
+        client.send(first);
+        // It has been read when another is served after it.
+        assert_eq!(server.get("/a.txt").status, 200);
+        server.signal("TERM");
+        wait_for("refusal", || TcpStream::connect(server.address).err());
+        client.send(rest);
+        let response = client.response();
+        // RFC 9112, section 9.6.
+        assert_eq!((response.status, response.field("connection")), (200, Some("close")));
+        assert_eq!(client.rest(), b"");
+    }
 }

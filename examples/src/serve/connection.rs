@@ -83,11 +83,12 @@ pub struct Connection {
     receive_transport: Transport,
 }
 
-/// A response that cannot be sent yet.
+/// What cannot be answered yet, or whose answer cannot be sent.
 #[derive(Debug)]
 enum Held {
-    /// Not before the request's body has been read.
-    Unread(Unread, Answer),
+    /// A request, not before its body has been read. This is its head: what there is
+    /// to say, and whether the connection goes on, is seen then.
+    Unread(Unread, Box<[u8]>),
     /// The driver was full.
     Refused(Answer),
 }
@@ -311,8 +312,8 @@ impl Connection {
                     Progress::More => return bytes.len(),
                     Progress::Ended(taken) => {
                         used += taken;
+                        self.answer_held(service);
                         self.began = self.latest;
-                        self.release_held(service);
                     }
                     Progress::TooLong => self.refuse(Status::CONTENT_TOO_LARGE, service),
                     Progress::Malformed => self.refuse(Status::BAD_REQUEST, service),
@@ -323,7 +324,7 @@ impl Connection {
                 Parsed::Partial => return used,
                 Parsed::Complete { request, len } => {
                     used += len;
-                    self.answer(&request, service);
+                    self.take(&request, &rest[..len], service);
                     if !self.is_in_body() {
                         self.began = self.latest;
                     }
@@ -333,31 +334,46 @@ impl Connection {
         }
     }
 
-    fn answer(&mut self, request: &Request<'_>, service: &mut Service) {
+    /// Answers `request`, of which this is the `head`, now or when its body has
+    /// been read.
+    fn take(&mut self, request: &Request<'_>, head: &[u8], service: &mut Service) {
         if matches!(request.body, Body::Length(length) if length > MAX_BODY) {
             let (method, path) = (request.method, request.target);
             return self.refuse_as(Status::CONTENT_TOO_LARGE, method, path, service);
         }
-        // No body here changes an answer, so none is asked for: a peer that
-        // waits for permission gets its answer at once, and the connection
-        // ends, because the body may come nevertheless (RFC 9110, section
-        // 10.1.1).
-        let unread = Unread::new(request.body);
-        let keep = request.keep_alive && !service.is_draining;
-        let persistence = match (keep, unread.is_some() && request.expects_continue) {
-            (true, false) if request.is_old => Persistence::KeptAlive,
-            (true, false) => Persistence::Open,
-            _ => Persistence::Close,
+        match Unread::new(request.body) {
+            None => self.answer(request, request.keep_alive, service),
+            // No body here changes an answer, so none is asked for: a peer that
+            // waits for permission gets its answer at once, and the connection
+            // ends, because the body may come nevertheless (RFC 9110, section
+            // 10.1.1).
+            Some(_) if request.expects_continue => self.answer(request, false, service),
+            Some(unread) => self.held = Some(Box::new(Held::Unread(unread, head.into()))),
+        }
+    }
+
+    /// Answers the request whose body has been read. Only now is it known whether
+    /// the answer is the last, which it has to say (RFC 9112, section 9.6).
+    fn answer_held(&mut self, service: &mut Service) {
+        let held = self.held.take().map(|held| *held);
+        // It was read as a request before.
+        if let Some(Held::Unread(_, head)) = held
+            && let Parsed::Complete { request, .. } = parse(&head)
+        {
+            self.answer(&request, request.keep_alive, service);
+        }
+    }
+
+    fn answer(&mut self, request: &Request<'_>, keep: bool, service: &mut Service) {
+        let keep = keep && !service.is_draining;
+        let persistence = match keep {
+            true if request.is_old => Persistence::KeptAlive,
+            true => Persistence::Open,
+            false => Persistence::Close,
         };
         let response = service.responder.respond(request, service.now, persistence);
-        let close = persistence == Persistence::Close;
-        let answer = self.record(response, request.method, request.target, close, service);
-        match unread {
-            Some(unread) if !request.expects_continue => {
-                self.held = Some(Box::new(Held::Unread(unread, answer)));
-            }
-            _ => self.send(answer, service),
-        }
+        let answer = self.record(response, request.method, request.target, !keep, service);
+        self.send(answer, service);
     }
 
     /// Ends the connection with `status`, because of something that is not, or
@@ -427,13 +443,6 @@ impl Connection {
         let _ = service.driver.close(self.id, CLOSE_WITHIN);
     }
 
-    fn release_held(&mut self, service: &mut Service) {
-        match self.held.take().map(|held| *held) {
-            Some(Held::Unread(_, answer) | Held::Refused(answer)) => self.send(answer, service),
-            None => {}
-        }
-    }
-
     /// Forgets what is finished, and goes on if that is what was waited for.
     fn forget_told(&mut self, service: &mut Service) {
         let was_blocked = self.is_blocked();
@@ -451,8 +460,10 @@ impl Connection {
 
     /// Takes up again what had to wait.
     fn resume(&mut self, service: &mut Service) {
-        if matches!(self.held.as_deref(), Some(Held::Refused(_))) {
-            self.release_held(service);
+        if let Some(held) = self.held.take_if(|held| matches!(**held, Held::Refused(_)))
+            && let Held::Refused(answer) = *held
+        {
+            self.send(answer, service);
         }
         let mut input = std::mem::take(&mut self.input);
         let used = self.consume(&input, service);
