@@ -6,7 +6,7 @@ use harness::{Server, generated, serve, wait_for};
 use lastbyte::{BackendKind, Choice, Restrictions};
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tempfile::{TempDir, tempdir};
 
 macro_rules! on_each_backend {
@@ -46,6 +46,7 @@ on_each_backend! {
     descriptors_may_run_out
     a_low_limit_on_descriptors_is_raised
     connections_beyond_the_limit_wait
+    no_thread_learns_late_of_a_free_place
     stamps_can_be_switched_off
 }
 
@@ -533,6 +534,33 @@ fn connections_beyond_the_limit_wait(backend: &str) {
     third.stream().set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     clients.pop();
     assert_eq!(third.response().status, 200);
+}
+
+fn no_thread_learns_late_of_a_free_place(backend: &str) {
+    const CLIENTS: usize = 12;
+    const EACH: usize = 100;
+    let site = site();
+    let took = |threads: &str| {
+        let arguments = ["--max-connections", "4", "--threads", threads];
+        let server = Server::start(backend, site.path(), &arguments);
+        let began = Instant::now();
+        std::thread::scope(|scope| {
+            for _ in 0..CLIENTS {
+                scope.spawn(|| {
+                    for _ in 0..EACH {
+                        let mut client = server.connect();
+                        client.request("GET", "/10", "Connection: close\r\n");
+                        assert_eq!(client.response().status, 200);
+                        assert_eq!(client.rest(), b"");
+                    }
+                });
+            }
+        });
+        began.elapsed()
+    };
+    // A thread that waits until it looks by itself needs a hundred times as long.
+    let compared: Vec<_> = (0..3).map(|_| (took("1"), took("2"))).collect();
+    assert!(compared.iter().any(|(one, two)| *two < 10 * *one), "{compared:?}");
 }
 
 fn stamps_can_be_switched_off(backend: &str) {

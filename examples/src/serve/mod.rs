@@ -20,6 +20,7 @@ pub mod mime;
 pub mod options;
 pub mod outlet;
 pub mod path;
+pub mod places;
 pub mod range;
 pub mod request;
 pub mod respond;
@@ -36,6 +37,7 @@ use metrics::Metrics;
 use options::{Certificate, Options};
 use outlet::Outlet;
 use path::Root;
+use places::Places;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 use std::net::{SocketAddr, TcpListener};
@@ -125,6 +127,7 @@ impl Server {
             .map_err(|error| format!("cannot wait for signals: {error}"))?;
         let outlet = Outlet::new(options.log).start();
         let outlet = outlet.map_err(|error| format!("cannot start a thread: {error}"))?;
+        let places = Arc::new(Places::new(u64::from(options.max_connections()), threads));
         let shared = Arc::new(Shared {
             options,
             outlet,
@@ -133,7 +136,7 @@ impl Server {
             block,
             metrics: Metrics::new(threads),
             stop: AtomicBool::new(false),
-            connections: AtomicU64::new(0),
+            places,
             accepted: AtomicU64::new(0),
         });
         let last_one = Arc::new(LastOne(signals.handle()));

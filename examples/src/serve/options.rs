@@ -59,7 +59,7 @@ pub struct Options {
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub drain_timeout: Duration,
 
-    /// Connections at once, over all threads; others wait in the kernel's queue
+    /// Connections at once, over all threads; others wait until one of them ends
     /// [default: 50000, or what the limit on open files allows]
     #[arg(long, value_name = "N")]
     pub max_connections: Option<NonZero<u32>>,

@@ -9,6 +9,7 @@ use super::metrics::Metrics;
 use super::options::{Options, Switch};
 use super::outlet::Outlet;
 use super::path::Root;
+use super::places::{Places, Taken};
 use super::respond::Responder;
 use lastbyte::{
     AttachOptions, Backend, CloseOutcome, ConnectionId, DriverConfig, DriverError, Event,
@@ -47,8 +48,8 @@ pub struct Shared {
     pub outlet: Arc<Outlet>,
     /// Set once the server is to end.
     pub stop: AtomicBool,
-    /// Connections now.
-    pub connections: AtomicU64,
+    /// How many connections there may be at once.
+    pub places: Arc<Places>,
     /// Connections ever.
     pub accepted: AtomicU64,
 }
@@ -68,7 +69,10 @@ pub struct Worker {
     queue: EventQueue,
     attach: AttachOptions,
     listening: Listening,
-    /// Accepted, but one too many for now.
+    /// One for each open connection.
+    places: Taken,
+    /// Accepted, but for want of a place not taken over. Nothing more is accepted
+    /// as long as there are any.
     waiting: VecDeque<Socket>,
     /// By the driver's slot.
     connections: Vec<Option<Connection>>,
@@ -120,6 +124,7 @@ impl Worker {
         let shortest = options.idle_timeout.min(options.request_timeout);
         let sweep_every = SWEEP.min(shortest / 4).max(Duration::from_millis(20));
         let now = moment(driver.now());
+        let places = Arc::clone(&shared.places).taken_by(index, driver.waker());
         let service = Service {
             responder: Responder::new(files, shared.metrics.clone()),
             log: Log::new(options.log, Arc::clone(&shared.outlet)),
@@ -139,6 +144,7 @@ impl Worker {
             queue,
             attach,
             listening: Listening::On(listening),
+            places,
             waiting: VecDeque::new(),
             connections: Vec::new(),
             open: 0,
@@ -257,27 +263,26 @@ impl Worker {
         if self.service.is_draining {
             return;
         }
-        if self.is_full() {
-            self.waiting.push_back(socket);
-        } else {
+        if self.waiting.is_empty() && self.places.take() {
             self.attach(socket);
-        }
-        if self.is_full() {
+        } else {
+            self.waiting.push_back(socket);
             self.pause();
         }
     }
 
+    /// Takes over a connection that there is a place for.
     fn attach(&mut self, socket: Socket) {
         let peer = socket.peer().or_else(|| socket.stream().peer_addr().ok());
         let attached = match self.service.driver.attach(socket, &self.attach) {
             Ok(attached) => attached,
             Err(Refused { reason, .. }) => {
+                self.places.give_back();
                 self.service.counters.refused.add(1);
                 return self.complain(&format!("a connection cannot be taken over: {reason}"));
             }
         };
         let number = self.shared.accepted.fetch_add(1, Ordering::Relaxed);
-        self.shared.connections.fetch_add(1, Ordering::Relaxed);
         self.service.counters.accepted.add(1);
         self.open += 1;
         let id = attached.connection;
@@ -300,12 +305,7 @@ impl Worker {
         );
         self.connections[id.slot() as usize] = None;
         self.open -= 1;
-        self.shared.connections.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    fn is_full(&self) -> bool {
-        let max = u64::from(self.shared.options.max_connections());
-        self.shared.connections.load(Ordering::Relaxed) >= max
+        self.places.give_back();
     }
 
     /// Leaves new connections to the kernel.
@@ -321,12 +321,13 @@ impl Worker {
 
     /// Takes new connections again when there is room.
     fn make_room(&mut self) {
-        while !self.is_full() {
-            let Some(socket) = self.waiting.pop_front() else { break };
-            self.attach(socket);
-        }
-        if self.is_full() {
-            return;
+        while !self.waiting.is_empty() {
+            if !self.places.take() {
+                return;
+            }
+            if let Some(socket) = self.waiting.pop_front() {
+                self.attach(socket);
+            }
         }
         match std::mem::replace(&mut self.listening, Listening::Off) {
             Listening::Paused(listener) => {
