@@ -32,13 +32,6 @@ pub struct Conditions<'a> {
 }
 
 impl Conditions<'_> {
-    /// Whether the request makes none.
-    #[must_use]
-    pub fn are_none(&self) -> bool {
-        let dates = [self.if_unmodified_since, self.if_modified_since, self.if_range];
-        self.if_match.is_empty() && self.if_none_match.is_empty() && dates == [None; 3]
-    }
-
     /// Whether what must hold does (sections 13.1.1 and 13.1.4, in the order of
     /// 13.2.2) for something that has these `validators`, or none.
     #[must_use]

@@ -43,20 +43,24 @@ pub struct Request<'a> {
     pub keep_alive: bool,
     /// `Range`.
     pub range: Option<&'a [u8]>,
-    /// What the answer depends on.
-    pub conditions: Conditions<'a>,
+    /// What the answer depends on, if on anything. Most requests have none.
+    pub conditions: Option<Box<Conditions<'a>>>,
     /// What follows the head.
     pub body: Body,
     /// Whether the peer waits for permission to send the body.
     pub expects_continue: bool,
 }
 
-impl Request<'_> {
+impl<'a> Request<'a> {
+    fn conditions(&mut self) -> &mut Conditions<'a> {
+        self.conditions.get_or_insert_default()
+    }
+
     /// Whether the peer puts the answer together with, or in the place of, what it
     /// has: then an answer that was right a moment ago may be wrong.
     #[must_use]
     pub fn compares_versions(&self) -> bool {
-        self.range.is_some() || !self.conditions.are_none()
+        self.range.is_some() || self.conditions.is_some()
     }
 }
 
@@ -127,7 +131,7 @@ fn interpret<'a>(head: &httparse::Request<'_, 'a>) -> Result<Request<'a>, Status
         is_old,
         keep_alive: !is_old,
         range: None,
-        conditions: Conditions::default(),
+        conditions: None,
         body: Body::None,
         expects_continue: false,
     };
@@ -152,13 +156,13 @@ fn interpret<'a>(head: &httparse::Request<'_, 'a>) -> Result<Request<'a>, Status
                 }
                 request.expects_continue = true;
             }
-            8 if is("if-match") => request.conditions.if_match.push(value),
-            8 if is("if-range") => only(&mut request.conditions.if_range, value),
+            8 if is("if-match") => request.conditions().if_match.push(value),
+            8 if is("if-range") => only(&mut request.conditions().if_range, value),
             10 if is("connection") => {
                 closes |= has_token(value, "close");
                 request.keep_alive |= has_token(value, "keep-alive");
             }
-            13 if is("if-none-match") => request.conditions.if_none_match.push(value),
+            13 if is("if-none-match") => request.conditions().if_none_match.push(value),
             14 if is("content-length") => {
                 let this = content_length(value)?;
                 if length.is_some_and(|other| other != this) {
@@ -166,7 +170,9 @@ fn interpret<'a>(head: &httparse::Request<'_, 'a>) -> Result<Request<'a>, Status
                 }
                 length = Some(this);
             }
-            17 if is("if-modified-since") => only(&mut request.conditions.if_modified_since, value),
+            17 if is("if-modified-since") => {
+                only(&mut request.conditions().if_modified_since, value)
+            }
             17 if is("transfer-encoding") => {
                 if chunked || is_old {
                     return Err(Status::BAD_REQUEST);
@@ -177,7 +183,7 @@ fn interpret<'a>(head: &httparse::Request<'_, 'a>) -> Result<Request<'a>, Status
                 chunked = true;
             }
             19 if is("if-unmodified-since") => {
-                only(&mut request.conditions.if_unmodified_since, value);
+                only(&mut request.conditions().if_unmodified_since, value);
             }
             _ => {}
         }
@@ -247,8 +253,9 @@ mod tests {
         let request = request(&head);
         assert_eq!((request.method, request.target, request.is_old), ("GET", "/a", false));
         assert_eq!(request.range, Some(&b"bytes=0-1"[..]));
-        assert_eq!(request.conditions.if_none_match.as_slice(), [&b"\"x\""[..]]);
-        assert_eq!(request.conditions.if_range, Some(&b"\"y\""[..]));
+        let conditions = request.conditions.unwrap();
+        assert_eq!(conditions.if_none_match.as_slice(), [&b"\"x\""[..]]);
+        assert_eq!(conditions.if_range, Some(&b"\"y\""[..]));
         assert_eq!(request.body, Body::None);
     }
 
@@ -256,7 +263,7 @@ mod tests {
     fn lists_may_come_on_several_lines_and_nothing_else() {
         let head = with("If-Match: a\r\nIf-Match: b\r\nRange: bytes=0-1\r\nRange: bytes=2-3\r\n");
         let request = request(&head);
-        assert_eq!(request.conditions.if_match.as_slice(), [b"a", b"b"]);
+        assert_eq!(request.conditions.unwrap().if_match.as_slice(), [b"a", b"b"]);
         assert_eq!(request.range, Some(&b""[..]));
     }
 

@@ -114,16 +114,18 @@ impl Responder {
         persistence: Persistence,
         with_body: bool,
     ) -> Response {
-        let conditions = &request.conditions;
-        if !conditions.hold_for(Some(&entry.validators)) {
-            return self.refuse(Status::PRECONDITION_FAILED, at, persistence, with_body);
-        }
-        if conditions.peer_has(Some(&entry.validators)) {
-            return self.not_modified(&entry.version_fields, at, persistence);
-        }
         // A range is defined for GET only (RFC 9110, section 14.2).
-        let range = request.range.filter(|_| with_body);
-        let range = range.filter(|_| conditions.want_a_range_of(&entry.validators));
+        let mut range = request.range.filter(|_| with_body);
+        if let Some(conditions) = &request.conditions {
+            let validators = &entry.validators;
+            if !conditions.hold_for(Some(validators)) {
+                return self.refuse(Status::PRECONDITION_FAILED, at, persistence, with_body);
+            }
+            if conditions.peer_has(Some(validators)) {
+                return self.not_modified(&entry.version_fields, at, persistence);
+            }
+            range = range.filter(|_| conditions.want_a_range_of(validators));
+        }
         match range.map_or(Wanted::Everything, |range| wanted(range, entry.len)) {
             Wanted::Everything => {
                 let mut head = self.heads.take();
@@ -166,12 +168,14 @@ impl Responder {
         persistence: Persistence,
         with_body: bool,
     ) -> Response {
-        if !request.conditions.hold_for(None) {
-            self.refuse(Status::PRECONDITION_FAILED, at, persistence, with_body)
-        } else if request.conditions.peer_has(None) {
-            self.not_modified(b"", at, persistence)
-        } else {
-            self.page(Status::OK, content, page, at, persistence, with_body)
+        match &request.conditions {
+            Some(conditions) if !conditions.hold_for(None) => {
+                self.refuse(Status::PRECONDITION_FAILED, at, persistence, with_body)
+            }
+            Some(conditions) if conditions.peer_has(None) => {
+                self.not_modified(b"", at, persistence)
+            }
+            _ => self.page(Status::OK, content, page, at, persistence, with_body),
         }
     }
 
@@ -264,7 +268,7 @@ mod tests {
             is_old: false,
             keep_alive: true,
             range: None,
-            conditions: Conditions::default(),
+            conditions: None,
             body: Body::None,
             expects_continue: false,
         }
@@ -327,7 +331,8 @@ mod tests {
 
         let conditions =
             Conditions { if_none_match: smallvec![&b"*"[..]], ..Conditions::default() };
-        let unchanged = Request { conditions, ..request("GET", "/a.txt") };
+        let unchanged =
+            Request { conditions: Some(Box::new(conditions)), ..request("GET", "/a.txt") };
         let unchanged = responder.respond(&unchanged, at(), Persistence::Open);
         assert!(text(&unchanged).starts_with("HTTP/1.1 304 Not Modified\r\n"));
         assert!(text(&unchanged).ends_with(&format!("{date}\r\n")));
