@@ -5,8 +5,8 @@
  *
  * Whatever arrives on a connection of 127.0.0.1 is taken for one request, and is answered with a head and the file.
  * `stamps` asks for, waits for and reads one ACK timestamp a response. A small file goes in one copied call; another
- * by `sendfile(2)`, but for its end, which asks for the stamp (backends/src/sockets/shape.rs, which this has to
- * follow). It parses nothing, limits nothing and forgives nothing: a floor to measure against, not a server. */
+ * by `sendfile(2)`, but for its end, which asks for the stamp (backends/src/sockets/shape.rs and standing.rs, which
+ * this has to follow). `io_uring` takes Linux 6.17. It parses nothing, limits nothing and forgives nothing: a floor to measure against, not a server. */
 
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -41,6 +41,7 @@
 #define OPT_ID_TCP (1 << 16)
 #define NO_SQARRAY (1U << 16)
 #define TX_TIMESTAMP 4
+#define SEND_VECTORIZED (1 << 5)
 
 struct connection {
     size_t sent;
@@ -55,7 +56,7 @@ static char head[256];
 static char *body;
 /* `by_file` goes by sendfile, out of the body. */
 static size_t head_length, body_length, by_file;
-static int file, stamps;
+static int file, stamps, standing;
 
 static void fail(const char *what) {
     fprintf(stderr, "bare: %s: %s\n", what, strerror(errno));
@@ -85,6 +86,7 @@ static void opened(int fd) {
     int report = SOF_TIMESTAMPING_SOFTWARE | SOF_TIMESTAMPING_OPT_ID | SOF_TIMESTAMPING_OPT_TSONLY | OPT_ID_TCP;
     memset(&connections[fd], 0, sizeof connections[fd]);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    if (standing) report |= SOF_TIMESTAMPING_TX_ACK;
     if (stamps) checked(setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPING, &report, sizeof report), "SO_TIMESTAMPING");
 }
 
@@ -94,7 +96,7 @@ static struct msghdr *last_call(struct connection *c) {
     if (c->sent < head_length) c->parts[parts++] = (struct iovec){head + c->sent, head_length - c->sent};
     c->parts[parts++] = (struct iovec){body + from, body_length - from};
     c->message = (struct msghdr){.msg_iov = c->parts, .msg_iovlen = parts};
-    if (stamps) {
+    if (stamps && !standing) {
         c->message.msg_control = c->control;
         c->message.msg_controllen = sizeof c->control;
         struct cmsghdr *header = CMSG_FIRSTHDR(&c->message);
@@ -215,9 +217,11 @@ static void respond_by_ring(int fd) {
     respond(fd, 1);
     if (!c->responding) return;
     if (!by_file || c->sent >= head_length + by_file) {
-        struct io_uring_sqe *sqe = operation(SEND, IORING_OP_SENDMSG, fd);
-        sqe->addr = (uint64_t)last_call(c);
-        sqe->len = 1;
+        struct msghdr *message = last_call(c);
+        struct io_uring_sqe *sqe = operation(SEND, standing ? IORING_OP_SEND : IORING_OP_SENDMSG, fd);
+        sqe->addr = standing ? (uint64_t)message->msg_iov : (uint64_t)message;
+        sqe->len = standing ? message->msg_iovlen : 1;
+        sqe->ioprio = standing ? SEND_VECTORIZED : 0;
         sqe->msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL | (stamps ? MSG_EOR : 0);
     } else {
         operation(ROOM, IORING_OP_POLL_ADD, fd)->poll32_events = POLLOUT;
@@ -333,5 +337,7 @@ int main(int count, char **arguments) {
                            "HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\n"
                            "date: Sat, 28 Nov 2026 12:00:00 GMT\r\naccept-ranges: bytes\r\ncontent-length: %zu\r\n\r\n",
                            body_length);
-    (!strcmp(arguments[3], "io_uring") ? by_io_uring : by_epoll)(atoi(arguments[1]));
+    int uses_ring = !strcmp(arguments[3], "io_uring");
+    standing = uses_ring && !by_file;
+    (uses_ring ? by_io_uring : by_epoll)(atoi(arguments[1]));
 }
