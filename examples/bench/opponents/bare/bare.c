@@ -17,6 +17,7 @@
 #include <linux/net_tstamp.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,6 +47,8 @@
 struct connection {
     size_t sent;
     int responding;
+    /* Of those that have had this descriptor, which one: what the ring says late is of another. */
+    uint32_t generation;
     struct msghdr message;
     struct iovec parts[2];
     char control[CMSG_SPACE(sizeof(uint32_t))];
@@ -84,10 +87,12 @@ static void opened(int fd) {
     }
     int on = 1;
     int report = SOF_TIMESTAMPING_SOFTWARE | SOF_TIMESTAMPING_OPT_ID | SOF_TIMESTAMPING_OPT_TSONLY | OPT_ID_TCP;
-    memset(&connections[fd], 0, sizeof connections[fd]);
+    connections[fd].responding = 0;
+    connections[fd].generation++;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     if (standing) report |= SOF_TIMESTAMPING_TX_ACK;
-    if (stamps) checked(setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPING, &report, sizeof report), "SO_TIMESTAMPING");
+    /* Refused only if the peer has gone already. */
+    if (stamps) setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPING, &report, sizeof report);
 }
 
 /* The call that sends the response's end: all of it if it is small. */
@@ -195,7 +200,7 @@ static struct io_uring_sqe *operation(enum operation what, int opcode, int fd) {
     memset(sqe, 0, sizeof *sqe);
     sqe->opcode = opcode;
     sqe->fd = fd;
-    sqe->user_data = (uint64_t)fd << 8 | what;
+    sqe->user_data = (uint64_t)connections[fd].generation << 32 | (uint64_t)fd << 8 | what;
     __atomic_store_n(sq_tail, *sq_tail + 1, __ATOMIC_RELEASE);
     to_submit++;
     return sqe;
@@ -265,8 +270,9 @@ static void by_io_uring(int port) {
         unsigned at = *cq_head, end = __atomic_load_n(cq_tail, __ATOMIC_ACQUIRE);
         for (; at != end; at++) {
             struct io_uring_cqe *cqe = &cqes[(at & cq_mask) * 2];
-            int fd = cqe->user_data >> 8, more = cqe->flags & IORING_CQE_F_MORE;
+            int fd = cqe->user_data >> 8 & 0xffffff, more = cqe->flags & IORING_CQE_F_MORE;
             struct connection *c = &connections[fd];
+            int is_late = c->generation != cqe->user_data >> 32;
             switch ((enum operation)(cqe->user_data & 0xff)) {
             case ACCEPT:
                 if (cqe->res >= 0) {
@@ -283,6 +289,7 @@ static void by_io_uring(int port) {
                     entry->addr = (uint64_t)(memory + id * BUFFER_SIZE), entry->len = BUFFER_SIZE, entry->bid = id;
                     __atomic_store_n(&buffers->tail, lent, __ATOMIC_RELEASE);
                 }
+                if (is_late) break;
                 if (cqe->res > 0) {
                     requested(fd);
                     respond_by_ring(fd);
@@ -290,12 +297,15 @@ static void by_io_uring(int port) {
                 } else if (cqe->res == -ENOBUFS) {
                     receive(fd);
                 } else {
+                    c->responding = 0;
+                    c->generation++;
                     /* What still waits on it would keep it open. */
                     shutdown(fd, SHUT_RDWR);
                     close(fd);
                 }
                 break;
             case SEND:
+                if (is_late) break;
                 if (cqe->res == -EAGAIN) {
                     operation(ROOM, IORING_OP_POLL_ADD, fd)->poll32_events = POLLOUT;
                 } else if (cqe->res > 0) {
@@ -304,7 +314,7 @@ static void by_io_uring(int port) {
                 }
                 break;
             case ROOM:
-                if (c->responding) respond_by_ring(fd);
+                if (!is_late && c->responding) respond_by_ring(fd);
                 break;
             case STAMP:
                 break;
@@ -337,6 +347,8 @@ int main(int count, char **arguments) {
                            "HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\n"
                            "date: Sat, 28 Nov 2026 12:00:00 GMT\r\naccept-ranges: bytes\r\ncontent-length: %zu\r\n\r\n",
                            body_length);
+    /* sendfile has no flag against it. */
+    signal(SIGPIPE, SIG_IGN);
     int uses_ring = !strcmp(arguments[3], "io_uring");
     standing = uses_ring && !by_file;
     (uses_ring ? by_io_uring : by_epoll)(atoi(arguments[1]));
