@@ -43,7 +43,7 @@ pub enum Facility {
     TlsZeroCopyFiles,
     /// `io_uring` work that waits for its only thread (`IORING_SETUP_DEFER_TASKRUN`).
     UringTaskrun,
-    /// Accepting by `io_uring`, by operations that wait for connections.
+    /// Accepting again and again by one `io_uring` operation.
     UringAccept,
     /// Receiving ahead into provided buffers by one `io_uring` operation.
     UringReceive,

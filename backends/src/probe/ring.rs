@@ -55,8 +55,8 @@ pub(super) fn defers() -> io::Result<bool> {
     }
 }
 
-/// Whether it waits for a connection: of a non-blocking listener some kernels before
-/// 5.19 only say that there is none.
+/// Whether it waits for a connection: of a non-blocking listener earlier kernels
+/// than 5.19 only say that there is none.
 pub(super) fn accepts() -> io::Result<bool> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     listener.set_nonblocking(true)?;
