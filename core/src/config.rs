@@ -20,8 +20,7 @@ pub struct DriverConfig {
     pub events_per_turn: usize,
     /// Bytes that one connection may write in a row before others get their turn.
     pub write_burst: u64,
-    /// Connections that one listener may yield in a turn. Those that a ring accepts
-    /// ahead are no more than a few turns yield.
+    /// Connections that one listener may yield in a turn.
     pub accept_burst: usize,
     /// Shortest payload that zero copy is tried for, in bytes.
     pub zero_copy_threshold: u64,

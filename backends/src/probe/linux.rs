@@ -36,7 +36,7 @@ pub(super) fn attempt(facility: Facility, pair: &mut Option<Pair>) -> Support {
         Facility::Epoll => ("epoll_create1", mio::Poll::new().map(|_| true)),
         Facility::IoUring => ("io_uring_setup and a multishot poll", ring::works()),
         Facility::UringTaskrun => ("IORING_SETUP_DEFER_TASKRUN", ring::defers()),
-        Facility::UringAccept => ("an accept that waits", ring::accepts()),
+        Facility::UringAccept => ("a multishot accept", ring::accepts()),
         Facility::UringReceive => {
             ("a multishot receive into provided buffers", connect().and_then(ring::receives))
         }

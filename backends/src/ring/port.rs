@@ -30,8 +30,6 @@ pub(super) struct Port {
     pub(super) is_dirty: bool,
     /// Names of operations under way.
     pub(super) input: Option<Input>,
-    /// Of a listener, each for one connection.
-    pub(super) accepting: Vec<u64>,
     pub(super) output: Option<u64>,
     pub(super) trouble: Option<u64>,
     pub(super) stamps: Option<u64>,
@@ -77,7 +75,6 @@ impl Port {
             wants_output: false,
             is_dirty: false,
             input: None,
-            accepting: Vec::new(),
             output: None,
             trouble: None,
             stamps: None,
@@ -110,12 +107,11 @@ impl Port {
         self.one_by_one
     }
 
-    /// The operation called `name` has ended.
-    pub(super) fn ended(&mut self, purpose: Purpose, name: u64) {
+    /// An operation has ended.
+    pub(super) fn ended(&mut self, purpose: Purpose) {
         self.busy = self.busy.saturating_sub(1);
         match purpose {
-            Purpose::Input | Purpose::Receive => self.input = None,
-            Purpose::Accept => self.accepting.retain(|&other| other != name),
+            Purpose::Input | Purpose::Receive | Purpose::Accept => self.input = None,
             Purpose::Output => self.output = None,
             Purpose::Trouble => self.trouble = None,
             Purpose::Stamps => self.stamps = None,
@@ -126,7 +122,6 @@ impl Port {
     /// Operations that would go on by themselves.
     pub(super) fn armed(&self) -> impl Iterator<Item = u64> {
         let input = self.input.map(|input| input.name);
-        let one_each = [input, self.output, self.trouble, self.stamps].into_iter().flatten();
-        one_each.chain(self.accepting.iter().copied())
+        [input, self.output, self.trouble, self.stamps].into_iter().flatten()
     }
 }

@@ -129,8 +129,7 @@ impl<S: Selector, K: CompletionSink> SocketDriver<S, K> {
 
     fn tidy_listener(&mut self, slot: usize) {
         let listener = &self.listeners[slot];
-        let wants_more = listener.wants_more(self.cx.config.accept_burst);
-        self.selector.want(listener.token, wants_more, false);
+        self.selector.want(listener.token, listener.wants_more(), false);
     }
 
     fn wait(&mut self, wait: Option<Duration>) -> Option<Duration> {

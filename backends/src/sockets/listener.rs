@@ -25,14 +25,17 @@ pub(super) struct Listener {
     accepted: VecDeque<TcpStream>,
 }
 
+/// Connections that the selector may accept ahead before it has to stop.
+const AHEAD: usize = 128;
+
 impl Listener {
     pub(super) fn new(socket: TcpListener, id: ListenerId, token: usize) -> Self {
         Self { socket, id, token, in_again: false, resting: None, accepted: VecDeque::new() }
     }
 
-    /// Whether more connections are of use now, of which a turn may yield `burst`.
-    pub(super) fn wants_more(&self, burst: usize) -> bool {
-        self.resting.is_none() && self.accepted.len() < burst
+    /// Whether more connections are of use now.
+    pub(super) fn wants_more(&self) -> bool {
+        self.resting.is_none() && self.accepted.len() < AHEAD
     }
 
     fn is_resting(&self) -> bool {

@@ -13,9 +13,9 @@ use tokio::sync::mpsc::UnboundedReceiver;
 /// While 64 connections wait for [`Self::accept`], no more are accepted than the
 /// driver already has: those of one turn
 /// ([`DriverConfig::accept_burst`](lastbyte::DriverConfig::accept_burst)), and on
-/// a ring those of a few turns, which its kernel accepted ahead. The others wait in
-/// the kernel, as the socket's backlog allows. It goes on when half of those 64 are
-/// left.
+/// a ring what its kernel accepted ahead, which can be the whole backlog. The
+/// others wait in the kernel, as the socket's backlog allows. It goes on when
+/// half of those 64 are left.
 #[derive(Debug)]
 pub struct Listener {
     user: User,

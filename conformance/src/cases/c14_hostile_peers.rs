@@ -90,11 +90,6 @@ pub(super) fn cases() -> Vec<Case> {
             leave_early,
         ),
         Case::new(
-            "C14-a-crowd-is-not-accepted-unasked",
-            "of a full backlog a few turns' worth is accepted, and the rest stays in the kernel",
-            crowd,
-        ),
-        Case::new(
             "C14-no-descriptors-pause-accepting",
             "running out of descriptors pauses accepting, and it goes on by itself",
             no_descriptors,
@@ -471,38 +466,6 @@ fn leave_early(subject: &Subject) -> Result<Proof, Failure> {
     last.read_exact(&mut got)?;
     ensure!(got == crate::pattern::bytes(0, 1000), "wrong bytes");
     Ok(Proof::full())
-}
-
-/// Whoever has enough connections stops listening, and descriptors are not used up
-/// before that.
-fn crowd(subject: &Subject) -> Result<Proof, Failure> {
-    const PEERS: usize = 100;
-    let mut config = DriverConfig::default();
-    (config.accept_burst, config.events_per_turn) = (3, 4);
-    let mut rig = Rig::configured(subject, &config)?;
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let address = listener.local_addr()?;
-    let connect = |_| TcpStream::connect(address);
-    let peers = (0..PEERS).map(connect).collect::<io::Result<Vec<_>>>()?;
-    let id = rig.driver().listen(listener)?;
-    rig.until("a connection", |record| !record.accepted.is_empty())?;
-    // There is time for more.
-    for _ in 0..3 {
-        rig.turn(Duration::ZERO)?;
-    }
-    let asked_for = rig.record.accepted.len();
-    ensure!(asked_for <= 4 * 3, "{asked_for} in four turns, three may be in each");
-    let Some(listener) = rig.driver().unlisten(id) else {
-        return Err(Failure::new("the listener is gone"));
-    };
-    // What was accepted is handed on, sooner or later.
-    rig.linger(Duration::from_millis(30))?;
-    let accepted = rig.record.accepted.len();
-    ensure!(accepted <= asked_for + 4 * 3, "{accepted} were accepted, and {asked_for} told of");
-    let waiting = std::iter::from_fn(|| listener.accept().ok()).count();
-    ensure!(accepted + waiting == PEERS, "of {PEERS} {accepted} and {waiting} were accepted");
-    drop(peers);
-    Ok(Proof::noting(format!("{accepted} of {PEERS} accepted, {asked_for} told of before")))
 }
 
 fn no_descriptors(subject: &Subject) -> Result<Proof, Failure> {

@@ -61,17 +61,15 @@ impl RingSelector {
             return Ok(());
         };
         let (listens, idle) = (port.listens, port.input.is_none());
-        if listens && self.uses.accepts {
-            return self.look_after_accepting(place);
-        }
+        let accepts = listens && self.uses.accepts;
         let is_out = self.buffers.as_ref().is_none_or(|buffers| buffers.lent() == 0);
         port.one_by_one |= idle && port.wants_input && is_out;
         let receives = !listens && !port.one_by_one;
         if port.wants_input && idle {
-            self.begin_input(place, receives)?;
+            self.begin_input(place, accepts, receives)?;
         } else if let Some(input) = port.input.filter(|input| !input.cancelled)
-            && port.one_by_one
-            && input.purpose == Purpose::Receive
+            && (accepts && !port.wants_input
+                || port.one_by_one && input.purpose == Purpose::Receive)
         {
             self.cancel_input(place, input)?;
         }
@@ -113,33 +111,16 @@ impl RingSelector {
         Ok(())
     }
 
-    fn look_after_accepting(&mut self, place: usize) -> io::Result<()> {
-        if !self.ports[place].wants_input {
-            return self.cancel_accepting(place);
-        }
-        let fd = self.ports[place].fd;
-        while self.ports[place].accepting.len() < self.accepts_at_once {
-            let name = self.start(place, Purpose::Accept, |ring, name| ring.accept(fd, name))?;
-            self.ports[place].accepting.push(name);
-        }
-        Ok(())
-    }
-
-    /// All of them: the kernel wakes one for each connection, and no other if that
-    /// one is not taken (`EPOLLEXCLUSIVE`, `io_uring/poll.c`).
-    pub(super) fn cancel_accepting(&mut self, place: usize) -> io::Result<()> {
-        for &name in &self.ports[place].accepting {
-            self.ring.cancel(name, NOBODY)?;
-            self.started = true;
-        }
-        Ok(())
-    }
-
-    fn begin_input(&mut self, place: usize, receives: bool) -> io::Result<()> {
+    fn begin_input(&mut self, place: usize, accepts: bool, receives: bool) -> io::Result<()> {
         let fd = self.ports[place].fd;
         let group = self.buffers.as_ref().map_or(0, ReceiveBuffers::group);
-        let purpose = if receives { Purpose::Receive } else { Purpose::Input };
+        let purpose = match (accepts, receives) {
+            (true, _) => Purpose::Accept,
+            (_, true) => Purpose::Receive,
+            _ => Purpose::Input,
+        };
         let name = self.start(place, purpose, |ring, name| match purpose {
+            Purpose::Accept => ring.accept(fd, name),
             Purpose::Receive => ring.receive(fd, group, name),
             _ => ring.poll(fd, Interest::Input, false, name),
         })?;

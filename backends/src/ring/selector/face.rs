@@ -228,10 +228,10 @@ impl Selector for RingSelector {
     fn stop_accepting(&mut self, token: usize) -> Vec<TcpStream> {
         let Some(place) = self.port(token) else { return Vec::new() };
         self.ports[place].wants_input = false;
-        if !self.ports[place].accepting.is_empty() {
-            drop(self.cancel_accepting(place));
+        if let Some(input) = self.ports[place].input {
+            drop(self.cancel_input(place, input));
             self.enter_until(|selector| {
-                selector.ports.get(place).is_none_or(|port| port.accepting.is_empty())
+                selector.ports.get(place).is_none_or(|port| port.input.is_none())
             });
         }
         let mut accepted = Vec::new();

@@ -30,10 +30,6 @@ pub(crate) const FULL: Wish = Wish { entries: 512, completions: 4096, deferred: 
 /// Buffers that the kernel may fill between two turns.
 const BUFFERS: u16 = 256;
 
-/// Connections that are accepted at once: enough for a turn, and not so many that
-/// they matter while a listener is idle.
-const ACCEPTS: usize = 16;
-
 /// Where a token that is not known has its port.
 const NOWHERE: usize = usize::MAX;
 
@@ -54,9 +50,6 @@ pub(crate) struct RingSelector {
     /// know of all that were taken before. So has who reads the error queue,
     /// where later ones are.
     stamps: Vec<Happening>,
-    /// Connections of a listener that may be accepted before anybody has heard of
-    /// them.
-    accepts_at_once: usize,
     /// Happenings that one wait yields at the most; stamps do not count.
     limit: usize,
     /// After the ring, which must be closed before.
@@ -118,7 +111,6 @@ impl RingSelector {
             closing: 0,
             waiting: VecDeque::new(),
             stamps: Vec::new(),
-            accepts_at_once: config.accept_burst.clamp(1, ACCEPTS),
             limit,
             buffers,
             ahead: AheadCount::default(),

@@ -19,7 +19,6 @@ impl RingSelector {
             ports,
             buffers,
             ahead,
-            accepts_at_once,
             waiting,
             stamps,
             dirty,
@@ -29,8 +28,7 @@ impl RingSelector {
             woken,
             ..
         } = self;
-        let few = *accepts_at_once / 2;
-        let mut told = Told { ports, buffers, ahead, few, waiting, stamps, dirty, closing };
+        let mut told = Told { ports, buffers, ahead, waiting, stamps, dirty, closing };
         ring.reap(|completion| {
             let said = Said {
                 result: completion.result,
@@ -60,8 +58,6 @@ struct Told<'a> {
     ports: &'a mut Slab<Port>,
     buffers: &'a mut Option<ReceiveBuffers>,
     ahead: &'a AheadCount,
-    /// So few accepts under way are too few.
-    few: usize,
     waiting: &'a mut VecDeque<Happening>,
     stamps: &'a mut Vec<Happening>,
     dirty: &'a mut Vec<usize>,
@@ -72,10 +68,8 @@ impl Told<'_> {
     fn plain(&mut self, place: usize, purpose: Purpose, more: bool, completion: &Completion) {
         let Some(port) = self.ports.get_mut(place) else { return };
         if !more {
-            port.ended(purpose, completion.name);
+            port.ended(purpose);
         }
-        // Others that are under way do for now, and are made up in one go.
-        let goes_on = more || purpose == Purpose::Accept && port.accepting.len() > self.few;
         let token = port.token;
         match purpose {
             Purpose::Receive => self.received(place, completion),
@@ -86,7 +80,7 @@ impl Told<'_> {
             }
             _ => {}
         }
-        if !goes_on && token.is_some() {
+        if !more && token.is_some() {
             self.mark(place);
         }
         self.tidy(place);

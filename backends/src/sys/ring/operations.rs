@@ -72,13 +72,10 @@ impl Ring {
         self.push(&poll.build().user_data(name))
     }
 
-    /// Accepts one connection, as a non-blocking socket. To accept repeatedly
-    /// (`IORING_ACCEPT_MULTISHOT`) is to take the whole backlog in one go
-    /// (`io_uring/net.c`, `io_accept`), and with it as many descriptors.
+    /// Accepts again and again, non-blocking sockets (Linux 5.19).
     pub(crate) fn accept(&mut self, fd: RawFd, name: u64) -> io::Result<()> {
         let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-        let (nobody, no_len) = (std::ptr::null_mut(), std::ptr::null_mut());
-        let accept = opcode::Accept::new(types::Fd(fd), nobody, no_len).flags(flags);
+        let accept = opcode::AcceptMulti::new(types::Fd(fd)).flags(flags);
         self.push(&accept.build().user_data(name))
     }
 
