@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use super::selector::Done;
-use crate::sys::accept;
+use crate::sys::{accept, poll};
 use lastbyte::{Event, ListenerId, Socket, Time};
 use std::collections::VecDeque;
 use std::io;
@@ -53,6 +53,8 @@ impl Listener {
                 }
             }
             Done::AcceptFailed(error) if is_of_the_peer(&error) => {}
+            // Woken for what somebody else has taken.
+            Done::AcceptFailed(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Done::AcceptFailed(error) if !self.is_resting() => self.rest(&error, cx),
             _ => {}
         }
@@ -121,6 +123,11 @@ impl Listener {
         let until = cx.time().after(REST);
         self.resting = Some(until);
         cx.timers.arm(until, self.token);
+        // The kernel takes a descriptor before it looks whether anybody connects
+        // (net/socket.c, `__sys_accept4_file`; io_uring/net.c, `io_accept`).
+        if !poll::has_input(&self.socket) {
+            return;
+        }
         let errno = error.raw_os_error().unwrap_or(0);
         cx.outbox.push(Event::AcceptPaused { listener: self.id, errno });
     }

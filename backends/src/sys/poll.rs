@@ -50,9 +50,18 @@ impl Polled {
 /// Whether a socket has room for output now. If not, the kernel will signal
 /// when it has.
 pub(crate) fn has_room(socket: &impl AsRawFd) -> bool {
+    is_ready_for(socket, false, true)
+}
+
+/// Whether a socket has input now, or somebody to be accepted.
+pub(crate) fn has_input(socket: &impl AsRawFd) -> bool {
+    is_ready_for(socket, true, false)
+}
+
+fn is_ready_for(socket: &impl AsRawFd, input: bool, output: bool) -> bool {
     let mut polled = [Polled::new(socket.as_raw_fd())];
-    polled[0].want(false, true);
-    // An error shows when writing is tried.
+    polled[0].want(input, output);
+    // An error shows when it is tried.
     wait(&mut polled, Some(Duration::ZERO)).is_err() || polled[0].is_ready()
 }
 

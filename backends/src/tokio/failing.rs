@@ -20,16 +20,24 @@ const TRIES: u32 = 50;
 pub(super) struct Failing {
     since: Option<Instant>,
     tries: u32,
+    /// The last turn has only delivered, as far as is known.
+    delivered: bool,
 }
 
 impl Failing {
-    /// A turn has not failed.
-    pub(super) fn ended(&mut self) {
-        *self = Self::default();
+    /// A turn has not failed. One that delivers may do nothing else, and so tells
+    /// nothing of the next; but no two of these come in a row.
+    pub(super) fn ended(&mut self, delivered: bool) {
+        if delivered && !self.delivered {
+            self.delivered = true;
+        } else {
+            *self = Self::default();
+        }
     }
 
     /// A turn has failed: what comes next.
     pub(super) fn next(&mut self, error: DriverError) -> Next {
+        self.delivered = false;
         let now = Instant::now();
         let since = *self.since.get_or_insert(now);
         self.tries = self.tries.saturating_add(1);

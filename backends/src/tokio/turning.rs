@@ -86,7 +86,7 @@ fn turn(
     inboxes.listeners.try_again(&mut **driver);
     let next = match turn {
         Ok(turn) => {
-            failing.ended();
+            failing.ended(turn.delivered > 0);
             next(turn, turned, turner, watched)
         }
         Err(error) => failing.next(error),

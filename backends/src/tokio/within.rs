@@ -31,14 +31,16 @@ thread_local! {
 #[derive(Debug)]
 pub(super) struct Within {
     driver: usize,
+    /// Whether that is written down.
+    is_known: bool,
 }
 
 impl Within {
     pub(super) fn begin(driver: usize, counters: Counters) -> Self {
-        WORK.with_borrow_mut(|work| {
-            work.push(Work { driver, counters, later: Laters::default() });
-        });
-        Self { driver }
+        let work = Work { driver, counters, later: Laters::default() };
+        // A thread that is ending may still drop what it has of a driver.
+        let written = WORK.try_with(|all| all.borrow_mut().push(work));
+        Self { driver, is_known: written.is_ok() }
     }
 
     /// Does what was put off meanwhile, and what that puts off.
@@ -55,6 +57,9 @@ impl Within {
 
 impl Drop for Within {
     fn drop(&mut self) {
+        if !self.is_known {
+            return;
+        }
         // What was put off and not done, because of a panic, may have code of its
         // own to run, which must find the list free.
         let ended = WORK.try_with(|work| work.borrow_mut().pop());

@@ -70,6 +70,24 @@ fn a_driver_that_only_fails_ends_and_says_why() {
     });
 }
 
+/// What submitting has brought about is delivered by a turn that does not look at
+/// the kernel, and so cannot fail.
+#[test]
+fn a_driver_that_only_delivers_ends_too() {
+    on_each_faulty_backend(async |backend, faults| {
+        let handle = handle(&backend);
+        let (connection, _peer) = pair(&handle).await;
+        faults.waiting.store(true, Ordering::SeqCst);
+        tokio::time::pause();
+        while connection.send(b"alive".to_vec().into(), Watch::QUEUED).is_ok() {
+            tokio::time::sleep(Duration::from_millis(90)).await;
+            let failed = faults.failed.load(Ordering::SeqCst);
+            assert!(failed < 1000, "nothing but what is sent is told, and it goes on");
+        }
+        assert_eq!(handle.failure().expect("it says why").errno, ERRNO);
+    });
+}
+
 #[test]
 fn a_driver_that_only_fails_ends_without_users_too() {
     on_each_faulty_backend(async |backend, faults| {

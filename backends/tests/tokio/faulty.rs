@@ -16,6 +16,8 @@ use std::time::Duration;
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
     pub(crate) turning: AtomicBool,
+    /// Turns that do more than to deliver what submitting has brought about.
+    pub(crate) waiting: AtomicBool,
     pub(crate) listening: AtomicBool,
     pub(crate) failed: AtomicU32,
 }
@@ -66,7 +68,7 @@ impl Backend for Faulty {
         sink: Box<dyn CompletionSink + Send>,
     ) -> Result<Box<dyn Driver + Send>, DriverError> {
         let inner = self.inner.movable_driver(config, sink)?;
-        Ok(Box::new(FaultyDriver { inner, faults: Arc::clone(&self.faults) }))
+        Ok(Box::new(FaultyDriver { inner, faults: Arc::clone(&self.faults), submitted: false }))
     }
 }
 
@@ -74,6 +76,7 @@ impl Backend for Faulty {
 struct FaultyDriver {
     inner: Box<dyn Driver + Send>,
     faults: Arc<Faults>,
+    submitted: bool,
 }
 
 impl Driver for FaultyDriver {
@@ -103,6 +106,7 @@ impl Driver for FaultyDriver {
         payload: Payload,
         watch: Watch,
     ) -> Result<TransferId, Refused<Payload>> {
+        self.submitted = true;
         self.inner.submit(connection, payload, watch)
     }
 
@@ -119,8 +123,14 @@ impl Driver for FaultyDriver {
     }
 
     fn turn(&mut self, wait: Option<Duration>) -> Result<Turn, DriverError> {
+        let failure = || DriverError::new("a test's turn", &Error::from_raw_os_error(ERRNO));
         if self.faults.strikes(&self.faults.turning) {
-            return Err(DriverError::new("a test's turn", &Error::from_raw_os_error(ERRNO)));
+            return Err(failure());
+        }
+        if self.faults.strikes(&self.faults.waiting) {
+            let submitted = std::mem::take(&mut self.submitted);
+            let delivery = submitted.then(|| self.inner.turn(Some(Duration::ZERO))).transpose()?;
+            return delivery.filter(|turn| turn.delivered > 0).ok_or_else(failure);
         }
         self.inner.turn(wait)
     }

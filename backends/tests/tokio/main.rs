@@ -48,6 +48,32 @@ where
 }
 
 /// A connection, and its peer.
+/// What a thread keeps for itself is dropped when little else is left of it.
+#[test]
+fn a_connection_can_be_dropped_by_a_thread_that_ends() {
+    use std::cell::RefCell;
+    thread_local! {
+        static KEPT: RefCell<Option<Connection>> = const { RefCell::new(None) };
+    }
+    for (backend, runtime) in everywhere() {
+        let handle = runtime.block_on(async { handle(&*backend) });
+        let (connection, mut peer) = runtime.block_on(pair(&handle));
+        let thread = std::thread::spawn(move || {
+            KEPT.with_borrow_mut(|kept| *kept = Some(connection));
+            // Whatever asking takes of the thread begins after that, and ends before.
+            KEPT.with_borrow(|kept| {
+                drop(kept.as_ref().unwrap().send(b"x".to_vec().into(), Watch::NONE).unwrap());
+            });
+        });
+        thread.join().unwrap();
+        let mut seen = Vec::new();
+        let end = runtime.block_on(async {
+            tokio::task::spawn_blocking(move || peer.read_to_end(&mut seen).map(|_| seen)).await
+        });
+        assert_eq!(end.unwrap().unwrap(), b"x");
+    }
+}
+
 async fn pair(handle: &Handle) -> (Connection, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();

@@ -493,8 +493,16 @@ fn no_descriptors(subject: &Subject) -> Result<Proof, Failure> {
     rig.send(connection, 50_000, Watch::ALL)?;
     rig.settle()?;
     ensure!(rig.record.accepted.is_empty(), "accepted without a descriptor");
-    hoard.clear();
+    // With the last descriptor given to the last who waited, nothing is paused.
+    hoard.pop();
     rig.until("accepting to go on", |record| !record.accepted.is_empty())?;
+    let pauses = rig.record.accept_pauses.len();
+    rig.linger(Duration::from_millis(150))?;
+    ensure!(rig.record.accept_pauses.len() == pauses, "paused though nobody connects");
+    hoard.clear();
+    let another = TcpStream::connect(address)?;
+    rig.until("another", |record| record.accepted.len() == 2)?;
+    drop(another);
     close_and_compare(&mut rig, connection, old_peer)?;
     drop(waiting);
     Ok(Proof::full())
