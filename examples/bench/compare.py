@@ -143,7 +143,10 @@ def start_bare(directory, name, backend, stamps):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return process, port
+        if process.poll() is not None:
+            break
         time.sleep(0.05)
+    process.kill()
     fail("bare did not start")
 
 

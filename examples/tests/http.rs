@@ -3,7 +3,7 @@
 #[allow(dead_code, reason = "this file needs only a part of it")]
 mod harness;
 
-use harness::{Client, Server, wait_for};
+use harness::{Client, Server, serve, wait_for};
 use std::fs::{self, File};
 use std::net::TcpStream;
 use std::path::Path;
@@ -278,4 +278,84 @@ fn the_last_answer_says_that_it_is_the_last() {
         assert_eq!((response.status, response.field("connection")), (200, Some("close")));
         assert_eq!(client.rest(), b"");
     }
+}
+
+#[test]
+fn empty_lines_begin_no_request() {
+    let site = site();
+    let mut server = start(&site, &["--drain-timeout", "20s", "--threads", "1"]);
+    let mut client = server.connect();
+    client.send("\r\n");
+    client.get("/a.txt");
+    assert_eq!(client.response().status, 200);
+    client.send("\r\n\n\r\n");
+    // It has been read when another is served after it.
+    assert_eq!(server.get("/a.txt").status, 200);
+    server.signal("TERM");
+    assert_eq!(client.rest(), b"");
+    assert_eq!(server.wait_for_exit().code(), Some(0));
+}
+
+#[test]
+fn a_request_that_is_not_answered_is_cut_off() {
+    let site = site();
+    for begun in ["GET /a.t", "GET /a.txt HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nabc"] {
+        let mut server = start(&site, &["--drain-timeout", "300ms", "--threads", "1"]);
+        let mut client = server.connect();
+        client.send(begun);
+        assert_eq!(server.get("/a.txt").status, 200);
+        server.signal("TERM");
+        assert_eq!(server.wait_for_exit().code(), Some(1), "{begun:?}");
+        server.wait_for_complaint("1 responses were cut off or not begun");
+    }
+}
+
+#[test]
+fn head_is_answered_without_content_though_its_body_is_wrong() {
+    let site = site();
+    let server = start(&site, &["--request-timeout", "300ms"]);
+    for (fields, body, expected) in [
+        ("Transfer-Encoding: chunked", "xx\r\n", 400),
+        ("Transfer-Encoding: chunked", "ffffffffff\r\n", 413),
+        ("Content-Length: 9", "ab", 408),
+    ] {
+        let mut client = server.connect();
+        client.request("HEAD", "/a.txt", &format!("{fields}\r\n"));
+        client.send(body);
+        let response = client.head();
+        assert_eq!(response.status, expected);
+        assert_eq!(client.rest(), b"", "{fields}");
+    }
+    for line in server.wait_for_transfers(3) {
+        assert_eq!((&line["method"], &line["path"]), (&"HEAD".into(), &"/a.txt".into()), "{line}");
+    }
+}
+
+/// What is asked for at once is more than the driver keeps for a connection.
+#[test]
+fn a_drain_ends_connections_whose_answers_had_to_wait() {
+    let site = site();
+    let mut command = serve();
+    command.env("LASTBYTE_DISABLE", "sealed-memory").arg("--dir").arg(site.path());
+    command.args(["--listen", "127.0.0.1:0", "--log", "json", "--threads", "1"]);
+    let mut server = Server::from(command.args(["--drain-timeout", "20s"]));
+    // The server stays as long as this one is not answered.
+    let mut other = server.connect();
+    other.send("GET /a.txt HTTP/1.1\r\n");
+    let mut client = server.connect();
+    for _ in 0..2 {
+        client.get("/40mb");
+    }
+    let first = client.head();
+    server.signal("TERM");
+    wait_for("refusal", || TcpStream::connect(server.address).err());
+    client.read(first.len());
+    let second = client.response();
+    assert_eq!((second.status, second.len()), (200, 40 << 20));
+    // Nothing more is waited for.
+    assert_eq!(client.rest(), b"");
+    other.send("Host: h\r\n\r\n");
+    assert_eq!(other.response().status, 200);
+    drop((client, other));
+    assert_eq!(server.wait_for_exit().code(), Some(0));
 }

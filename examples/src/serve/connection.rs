@@ -279,7 +279,7 @@ impl Connection {
 
     /// Closes, unless a request is on its way: that one is answered first.
     pub fn drain(&mut self, service: &mut Service) {
-        if !self.is_closing && self.input.is_empty() && self.held.is_none() {
+        if !self.is_closing && !self.has_more() {
             self.close(service);
         }
     }
@@ -287,13 +287,25 @@ impl Connection {
     /// Whether the server owes this peer nothing.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
-        self.records.is_empty() && self.held.is_none() && self.input.is_empty()
+        self.records.is_empty() && !self.has_more()
     }
 
     /// Transfers that have not ended.
     #[must_use]
     pub fn unfinished(&self) -> usize {
         self.records.iter().filter(|record| !record.is_told).count()
+    }
+
+    /// Responses that the server owes this peer: those that have not ended, and one
+    /// for what has come of a request.
+    #[must_use]
+    pub fn owed(&self) -> usize {
+        self.unfinished() + usize::from(self.has_more())
+    }
+
+    /// Whether there is more to answer, or to go on with, than was submitted.
+    fn has_more(&self) -> bool {
+        self.held.is_some() || !self.input.is_empty()
     }
 
     /// Answers the requests in `bytes`, and says how many bytes are done with.
@@ -318,6 +330,12 @@ impl Connection {
                     Progress::TooLong => self.refuse(Status::CONTENT_TOO_LARGE, service),
                     Progress::Malformed => self.refuse(Status::BAD_REQUEST, service),
                 }
+                continue;
+            }
+            // What clients of old send after a body (RFC 9112, section 2.2) begins no
+            // request.
+            if let [b'\n', ..] | [b'\r', b'\n', ..] = rest {
+                used += if rest[0] == b'\n' { 1 } else { 2 };
                 continue;
             }
             match parse(rest) {
@@ -379,7 +397,15 @@ impl Connection {
     /// Ends the connection with `status`, because of something that is not, or
     /// not yet, a request.
     fn refuse(&mut self, status: Status, service: &mut Service) {
-        self.refuse_as(status, "-", "-", service);
+        // If it is a request's body, it is that request which is refused.
+        let held = self.held.take().map(|held| *held);
+        if let Some(Held::Unread(_, head)) = held
+            && let Parsed::Complete { request, .. } = parse(&head)
+        {
+            self.refuse_as(status, request.method, request.target, service);
+        } else {
+            self.refuse_as(status, "-", "-", service);
+        }
     }
 
     fn refuse_as(&mut self, status: Status, method: &str, path: &str, service: &mut Service) {
@@ -461,8 +487,10 @@ impl Connection {
     /// Takes up again what had to wait.
     fn resume(&mut self, service: &mut Service) {
         if let Some(held) = self.held.take_if(|held| matches!(**held, Held::Refused(_)))
-            && let Held::Refused(answer) = *held
+            && let Held::Refused(mut answer) = *held
         {
+            // It was made before, and does not say that it is the last.
+            answer.close |= service.is_draining && self.input.is_empty();
             self.send(answer, service);
         }
         let mut input = std::mem::take(&mut self.input);

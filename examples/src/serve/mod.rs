@@ -195,7 +195,9 @@ impl Server {
             complain("the log was not read in time, and its end is lost");
         }
         if cut_off > 0 {
-            complain(format_args!("time was up, and {cut_off} responses were cut off"));
+            complain(format_args!(
+                "time was up, and {cut_off} responses were cut off or not begun"
+            ));
             code = ExitCode::FAILURE;
         }
         code

@@ -389,7 +389,7 @@ impl Worker {
 
     /// Ends though something is owed, and says so in the log.
     fn cut_off(mut self) -> Ended {
-        let cut_off = self.connections.iter().flatten().map(Connection::unfinished).sum();
+        let cut_off = self.connections.iter().flatten().map(Connection::owed).sum();
         let connections: Vec<_> = self.connections.iter().flatten().map(|c| c.id).collect();
         for connection in connections {
             // Gone already if this fails.

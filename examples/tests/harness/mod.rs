@@ -41,7 +41,7 @@ impl Server {
         Self::from(command.args(["--listen", "127.0.0.1:0", "--log", "json", "--dir"]).arg(dir))
     }
 
-    fn from(command: &mut Command) -> Self {
+    pub(crate) fn from(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let lines = collect(child.stdout.take().unwrap());
         let complaints = collect(child.stderr.take().unwrap());

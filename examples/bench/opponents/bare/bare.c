@@ -95,11 +95,17 @@ static void opened(int fd) {
     if (stamps) setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPING, &report, sizeof report);
 }
 
-/* The call that sends the response's end: all of it if it is small. */
+/* The call that sends the response's end: all of it if it is small, for which `serve` has it in memory, too. */
 static struct msghdr *last_call(struct connection *c) {
+    static char end[LARGE_TAIL];
     size_t from = c->sent < head_length ? 0 : c->sent - head_length, parts = 0;
     if (c->sent < head_length) c->parts[parts++] = (struct iovec){head + c->sent, head_length - c->sent};
-    c->parts[parts++] = (struct iovec){body + from, body_length - from};
+    if (by_file) {
+        ssize_t length = checked(pread(file, end, body_length - from, from), "pread");
+        c->parts[parts++] = (struct iovec){end, length};
+    } else {
+        c->parts[parts++] = (struct iovec){body + from, body_length - from};
+    }
     c->message = (struct msghdr){.msg_iov = c->parts, .msg_iovlen = parts};
     if (stamps && !standing) {
         c->message.msg_control = c->control;
@@ -112,13 +118,13 @@ static struct msghdr *last_call(struct connection *c) {
     return &c->message;
 }
 
-/* Goes on with a response until it has been handed over, there is no room, or (`by_ring`) its end comes. */
+/* Goes on with a response until it has been handed over or there is no room; what goes `by_ring` is left to that. */
 static void respond(int fd, int by_ring) {
     struct connection *c = &connections[fd];
     while (c->responding && c->sent < head_length + body_length) {
         ssize_t n;
         if (!by_file || c->sent >= head_length + by_file) {
-            if (by_ring) return;
+            if (by_ring && !by_file) return;
             n = sendmsg(fd, last_call(c), MSG_DONTWAIT | MSG_NOSIGNAL | (stamps ? MSG_EOR : 0));
         } else if (c->sent < head_length) {
             int more = body_length < LARGE ? MSG_MORE : 0;
@@ -164,7 +170,7 @@ static void by_epoll(int port) {
             if (what & EPOLLIN) {
                 ssize_t n = recv(fd, input, sizeof input, MSG_DONTWAIT);
                 if (n > 0) requested(fd);
-                if (n == 0) close(fd);
+                if (n == 0 || (n < 0 && errno != EAGAIN)) close(fd);
             }
             respond(fd, 0);
         }
@@ -221,12 +227,12 @@ static void respond_by_ring(int fd) {
     struct connection *c = &connections[fd];
     respond(fd, 1);
     if (!c->responding) return;
-    if (!by_file || c->sent >= head_length + by_file) {
+    if (!by_file) {
         struct msghdr *message = last_call(c);
-        struct io_uring_sqe *sqe = operation(SEND, standing ? IORING_OP_SEND : IORING_OP_SENDMSG, fd);
-        sqe->addr = standing ? (uint64_t)message->msg_iov : (uint64_t)message;
-        sqe->len = standing ? message->msg_iovlen : 1;
-        sqe->ioprio = standing ? SEND_VECTORIZED : 0;
+        struct io_uring_sqe *sqe = operation(SEND, IORING_OP_SEND, fd);
+        sqe->addr = (uint64_t)message->msg_iov;
+        sqe->len = message->msg_iovlen;
+        sqe->ioprio = SEND_VECTORIZED;
         sqe->msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL | (stamps ? MSG_EOR : 0);
     } else {
         operation(ROOM, IORING_OP_POLL_ADD, fd)->poll32_events = POLLOUT;
