@@ -4,6 +4,7 @@ use super::closing::Phase;
 use super::context::Context;
 use super::kernel_tls::KernelTls;
 use super::native::Native;
+use super::standing::Standing;
 use super::selector::Ready;
 use lastbyte::{
     ConnectionId, FailReason, Ledger, Moment, Payload, RefuseReason, Refused, StageEvidence,
@@ -78,6 +79,7 @@ pub(super) struct Connection {
     /// Input is read by calls, none of it ahead; and how much by each.
     pub(super) by_call: bool,
     pub(super) read_limit: Option<usize>,
+    pub(super) standing: Standing,
     pub(super) kernel_tls: Option<Box<KernelTls>>,
 }
 
@@ -127,6 +129,7 @@ impl Connection {
             native: None,
             by_call: false,
             read_limit: None,
+            standing: Standing::default(),
             kernel_tls: None,
         }
     }

@@ -240,8 +240,6 @@ impl Connection {
             session;
         let tls = self.kernel_tls.get_or_insert_default();
         if transmit {
-            let native = self.native.as_deref_mut();
-            let stamps = native.map_or(Wanted::NONE, |native| native.standing.hand_over());
             tls.transmit = Some(Transmit {
                 version,
                 cipher,
@@ -249,7 +247,7 @@ impl Connection {
                 limit: session.record_limit.max(FEWEST_RECORDS),
                 is_due: false,
                 is_open: false,
-                stamps,
+                stamps: self.standing.hand_over(),
                 waiting: VecDeque::new(),
             });
             self.ledger.kernel_seals(cipher.record_overhead(version));

@@ -7,7 +7,6 @@ use super::connection::{Connection, ZeroCopy, reason};
 use super::context::Context;
 use super::selector::{Completes, Done};
 use super::send::{has_no_room_to_pin, took};
-use super::standing::Standing;
 use crate::sys::ring::SendMemory;
 use crate::sys::timestamping::Wanted;
 use lastbyte::{Call, FailReason, Method, Moment, Stamp, Time};
@@ -24,7 +23,6 @@ pub(super) struct Native {
     pub(super) input_ends: bool,
     /// Input was asked for in a way that lets the kernel receive ahead.
     pub(super) reads_ahead: bool,
-    pub(super) standing: Standing,
     pub(super) sending: Option<Sending>,
     /// What is to be sent, on its way to the selector, and whether by zero copy.
     pub(super) prepared: Option<(SendMemory, bool)>,

@@ -5,6 +5,7 @@ use super::context::Context;
 use super::kernel_tls::Transmit;
 use super::native::{Native, Sending};
 use super::shape::{self, FileRest, Rest, Step};
+use super::standing::Standing;
 use crate::sys::message::{self, Options};
 use crate::sys::ring::SendMemory;
 use crate::sys::timestamping::Wanted;
@@ -99,6 +100,8 @@ impl Connection {
             zero_copy: &mut self.zero_copy,
             route: &mut self.route,
             native: self.native.as_deref_mut(),
+            standing: &mut self.standing,
+            whole: unsent.offset == 0,
             sealing: self.kernel_tls.as_mut().and_then(|tls| tls.transmit.as_mut()),
             stamps: if self.stamps { wanted(&unsent) } else { Wanted::NONE },
             now,
@@ -114,6 +117,9 @@ struct Writer<'a> {
     zero_copy: &'a mut ZeroCopy,
     route: &'a mut Option<IpAddr>,
     native: Option<&'a mut Native>,
+    standing: &'a mut Standing,
+    /// Nothing of the transfer has been taken yet.
+    whole: bool,
     sealing: Option<&'a mut Transmit>,
     stamps: Wanted,
     now: Time,
@@ -196,11 +202,7 @@ impl Writer<'_> {
         let mut memory = self.cx.spare_memory.pop().unwrap_or_else(SendMemory::new);
         let all = slices.iter().copied().chain(Some(tail).filter(|tail| !tail.is_empty()));
         let (stamps, id_tcp) = (options.stamps, self.cx.facilities.timestamp_id_tcp);
-        if self.cx.facilities.ring.vectored_sends && method == Method::Copy {
-            native.standing.begin(stamps, self.stream, id_tcp);
-        }
-        let is_covered = native.standing.covers(stamps, self.stream, id_tcp);
-        let asked = if is_covered { Wanted::NONE } else { stamps };
+        let asked = self.standing.asked(stamps, self.whole, self.stream, id_tcp);
         let bytes = memory.fill(all, Options { stamps: asked, ..options });
         native.sending = Some(Sending { bytes, method, stamps, began: self.now });
         native.prepared = Some((memory, method == Method::ZeroCopy));
@@ -208,20 +210,16 @@ impl Writer<'_> {
     }
 
     /// What a call still has to ask for, of the stamps that it wants.
-    fn asks_for(&mut self, stamps: Wanted) -> Wanted {
+    fn asked(&mut self, stamps: Wanted) -> Wanted {
         let id_tcp = self.cx.facilities.timestamp_id_tcp;
-        let is_covered = self
-            .native
-            .as_deref_mut()
-            .is_some_and(|native| native.standing.covers(stamps, self.stream, id_tcp));
-        if is_covered { Wanted::NONE } else { stamps }
+        self.standing.asked(stamps, self.whole, self.stream, id_tcp)
     }
 
     /// Copies memory into the socket by a call: `slices`, then `tail`.
     fn copy_now(&mut self, slices: &[&[u8]], tail: &[u8], last: bool, glue: bool) -> Wrote {
         let stamps = if last { self.stamps } else { Wanted::NONE };
         let end_of_record = stamps.any();
-        let asked = self.asks_for(stamps);
+        let asked = self.asked(stamps);
         let mut options = Options { stamps: asked, end_of_record, more: glue, zero_copy: false };
         if let Some(sealing) = &mut self.sealing {
             let facilities = &self.cx.facilities;
@@ -267,7 +265,7 @@ impl Writer<'_> {
         let (range, offset, left) = file;
         let stamps = if len == rest { self.stamps } else { Wanted::NONE };
         // Of a plain socket it cannot ask for any.
-        let _: Wanted = self.asks_for(Wanted::NONE);
+        let _: Wanted = self.asked(Wanted::NONE);
         if let Some(sealing) = &mut self.sealing {
             sealing.ask_for(stamps, self.stream, self.cx.facilities.timestamp_id_tcp);
         }
@@ -301,7 +299,7 @@ impl Writer<'_> {
             let options = Options { stamps, end_of_record, more: false, zero_copy: false };
             return Some(self.start(slices, &[], Method::ZeroCopy, options));
         }
-        let asked = self.asks_for(stamps);
+        let asked = self.asked(stamps);
         let options = Options { stamps: asked, end_of_record, more: false, zero_copy: true };
         match self.send(slices, &[], options) {
             Err(error) if has_no_room_to_pin(&error) => {
