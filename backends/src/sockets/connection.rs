@@ -4,8 +4,8 @@ use super::closing::Phase;
 use super::context::Context;
 use super::kernel_tls::KernelTls;
 use super::native::Native;
-use super::standing::Standing;
 use super::selector::Ready;
+use super::standing::Standing;
 use lastbyte::{
     ConnectionId, FailReason, Ledger, Moment, Payload, RefuseReason, Refused, StageEvidence,
     StageSupport, Time, TransferId, Watch,
