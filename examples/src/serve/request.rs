@@ -151,10 +151,12 @@ fn interpret<'a>(head: &httparse::Request<'_, 'a>) -> Result<Request<'a>, Status
             5 if is("range") => only(&mut request.range, value),
             // An old peer does not wait for an answer to it (RFC 9110, section 10.1.1).
             6 if is("expect") && !is_old => {
-                if !value.eq_ignore_ascii_case(b"100-continue") {
-                    return Err(Status::EXPECTATION_FAILED);
+                for expectation in items(value) {
+                    if !expectation.eq_ignore_ascii_case(b"100-continue") {
+                        return Err(Status::EXPECTATION_FAILED);
+                    }
+                    request.expects_continue = true;
                 }
-                request.expects_continue = true;
             }
             8 if is("if-match") => request.conditions().if_match.push(value),
             8 if is("if-range") => only(&mut request.conditions().if_range, value),
@@ -217,8 +219,12 @@ fn content_length(value: &[u8]) -> Result<u64, Status> {
 }
 
 fn has_token(list: &[u8], token: &str) -> bool {
-    list.split(|&byte| byte == b',')
-        .any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+    items(list).any(|item| item.eq_ignore_ascii_case(token.as_bytes()))
+}
+
+/// What a list has, but for empty items (RFC 9110, section 5.6.1).
+fn items(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|item| !item.is_empty())
 }
 
 #[cfg(test)]
@@ -278,6 +284,8 @@ mod tests {
     #[test]
     fn only_new_peers_wait_for_permission() {
         let expecting = "Host: h\r\nContent-Length: 2\r\nExpect: 100-Continue\r\n\r\n";
+        assert!(request(&with("Expect: 100-continue,, 100-CONTINUE\r\n")).expects_continue);
+        assert!(!request(&with("Expect: ,\r\n")).expects_continue);
         for (version, waits) in [("HTTP/1.1", true), ("HTTP/1.0", false)] {
             let head = format!("GET / {version}\r\n{expecting}");
             assert_eq!(request(&head).expects_continue, waits, "{version}");
@@ -300,6 +308,7 @@ mod tests {
             ("Content-Length:\r\n", 400),
             ("Content-Length: 99999999999999999999999\r\n", 413),
             ("Expect: teapot\r\n", 417),
+            ("Expect: 100-continue, teapot\r\n", 417),
         ] {
             assert_eq!(rejected(&with(fields)), status, "{fields}");
         }

@@ -63,7 +63,7 @@ impl Responder {
         let with_body = match request.method {
             "GET" => true,
             "HEAD" => false,
-            _ => return self.refuse(Status::METHOD_NOT_ALLOWED, at, persistence, true),
+            method => return self.refuse(refusal_of(method), at, persistence, true),
         };
         let path = path_of(request.target);
         if path == "/metrics" {
@@ -234,6 +234,17 @@ impl Persistence {
     }
 }
 
+/// Methods of RFC 9110, section 9.3, and RFC 5789 are known; others cannot be
+/// allowed anywhere (section 9.1).
+fn refusal_of(method: &str) -> Status {
+    match method {
+        "POST" | "PUT" | "DELETE" | "CONNECT" | "OPTIONS" | "TRACE" | "PATCH" => {
+            Status::METHOD_NOT_ALLOWED
+        }
+        _ => Status::NOT_IMPLEMENTED,
+    }
+}
+
 fn finish(mut head: PooledBuf, persistence: Persistence) -> Payload {
     let ending = persistence.ending();
     let added = head.append(ending);
@@ -342,6 +353,9 @@ mod tests {
         let wrong = responder.respond(&request("POST", "/"), at(), Persistence::Open);
         assert!(text(&wrong).contains("405 Method Not Allowed\r\n"));
         assert!(text(&wrong).contains("\r\nAllow: GET, HEAD\r\n"));
+        let unknown = responder.respond(&request("get", "/"), at(), Persistence::Open);
+        assert!(text(&unknown).contains("501 Not Implemented\r\n"));
+        assert!(!text(&unknown).contains("Allow:"));
         let metrics = responder.respond(&request("GET", "/metrics"), at(), Persistence::Open);
         assert!(text(&metrics).contains("lastbyte_transfers_total"));
     }
