@@ -165,7 +165,12 @@ impl Connection {
     /// Takes what the peer has sent.
     pub fn received(&mut self, bytes: &[u8], at: Moment, service: &mut Service) {
         self.is_receiving = false;
-        (self.latest, self.active) = (at.monotonic, at.monotonic);
+        self.latest = at.monotonic;
+        // Empty lines ask for nothing, however many there are.
+        let is_blank = |byte: &u8| matches!(byte, b'\r' | b'\n');
+        if self.is_in_body() || !self.input.iter().chain(bytes).all(is_blank) {
+            self.active = at.monotonic;
+        }
         if self.input.is_empty() {
             if !self.is_in_body() {
                 self.began = at.monotonic;

@@ -24,7 +24,7 @@ const VALID: Duration = Duration::from_secs(1);
 /// How long an unused file stays open.
 const UNUSED: Duration = Duration::from_secs(20);
 /// Most files held open by a thread.
-const MAX_OPEN: usize = 256;
+pub const MAX_OPEN: usize = 256;
 /// Longest target that is remembered.
 const MAX_KEY: usize = 512;
 /// Longest file that is kept in memory: head and body then leave in one call,

@@ -53,9 +53,12 @@ use worker::{Ended, Shared, Worker};
 /// The server could not start.
 const CANNOT_START: u8 = 2;
 
-/// Descriptors that are for something else than connections: open files and
-/// what a thread waits with, with room to spare.
-const OTHER_DESCRIPTORS: u64 = 1024;
+/// Descriptors that are neither connections nor of one thread: standard streams,
+/// signals, with room to spare.
+const OTHER_DESCRIPTORS: u64 = 64;
+
+/// What a thread waits with, and is woken by.
+const THREAD_DESCRIPTORS: u64 = 16;
 
 /// How long the end of the log may take to be written when all time is up.
 const LAST_LINES: Duration = Duration::from_millis(200);
@@ -93,6 +96,30 @@ struct Server {
     signals: Signals,
 }
 
+/// How many connections there can be at once. Raises the limit on open files as far
+/// as that takes, and keeps from it what `threads` need for files of their own: who
+/// is connected has to be served.
+fn room(options: &Options, threads: usize) -> u64 {
+    let connections = u64::from(options.max_connections());
+    let others = threads as u64 * (files::MAX_OPEN as u64 + THREAD_DESCRIPTORS) + OTHER_DESCRIPTORS;
+    let allowed = match rlimit::increase_nofile_limit(connections + others) {
+        Ok(allowed) => allowed,
+        Err(error) => {
+            complain(format_args!("cannot raise RLIMIT_NOFILE: {error}"));
+            return connections;
+        }
+    };
+    let room = connections.min(allowed.saturating_sub(others.min(allowed / 2))).max(1);
+    // What nobody asked for is not missed.
+    if options.max_connections.is_some() && room < connections {
+        complain(format_args!(
+            "only {allowed} files can be open (ulimit -Hn), which is room for {room} of \
+             {connections} connections; those beyond will wait"
+        ));
+    }
+    room
+}
+
 /// Closes the signals when the last thread lets go of it, however it ends.
 #[derive(Debug)]
 struct LastOne(Handle);
@@ -127,7 +154,7 @@ impl Server {
             .map_err(|error| format!("cannot wait for signals: {error}"))?;
         let outlet = Outlet::new(options.log).start();
         let outlet = outlet.map_err(|error| format!("cannot start a thread: {error}"))?;
-        let places = Arc::new(Places::new(u64::from(options.max_connections()), threads));
+        let places = Arc::new(Places::new(room(&options, threads), threads));
         let shared = Arc::new(Shared {
             options,
             outlet,
@@ -164,7 +191,6 @@ impl Server {
 
     /// Serves until told to stop.
     fn run(mut self) -> ExitCode {
-        self.raise_descriptor_limit();
         let greeting = self.greeting();
         self.shared.outlet.put(greeting.as_bytes(), 1);
         let mut is_first = true;
@@ -201,26 +227,6 @@ impl Server {
             code = ExitCode::FAILURE;
         }
         code
-    }
-
-    /// Allows itself what its connections need of `RLIMIT_NOFILE`, which shells
-    /// set low and leave to be raised.
-    fn raise_descriptor_limit(&self) {
-        let connections = self.shared.options.max_connections();
-        let wanted = u64::from(connections) + OTHER_DESCRIPTORS;
-        let allowed = rlimit::increase_nofile_limit(wanted);
-        // What nobody asked for is not missed.
-        if self.shared.options.max_connections.is_none() {
-            return;
-        }
-        match allowed {
-            Ok(allowed) if allowed >= wanted => {}
-            Ok(allowed) => complain(format_args!(
-                "only {allowed} files can be open (ulimit -Hn), too few for \
-                 {connections} connections; those beyond will wait"
-            )),
-            Err(error) => complain(format_args!("cannot raise RLIMIT_NOFILE: {error}")),
-        }
     }
 
     /// Says where the server is, what it uses, and what to try.
