@@ -5,6 +5,8 @@ use crate::{
     TlsEstablished,
 };
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// One thing that a driver has to say.
 #[derive(Debug)]
@@ -111,7 +113,7 @@ pub enum CloseOutcome {
 pub struct Socket {
     stream: TcpStream,
     peer: Option<SocketAddr>,
-    fresh: bool,
+    fresh: AtomicBool,
 }
 
 impl Socket {
@@ -120,7 +122,7 @@ impl Socket {
     /// wrong offsets and so wrong completions.
     #[must_use]
     pub fn accepted(stream: TcpStream, peer: SocketAddr) -> Self {
-        Self { stream, peer: Some(peer), fresh: true }
+        Self { stream, peer: Some(peer), fresh: AtomicBool::new(true) }
     }
 
     /// The other side's address, where the backend knows it already.
@@ -132,12 +134,14 @@ impl Socket {
     /// Whether nothing was ever written, and the socket is non-blocking.
     #[must_use]
     pub fn is_fresh(&self) -> bool {
-        self.fresh
+        self.fresh.load(Ordering::Relaxed)
     }
 
-    /// The socket itself.
+    /// The socket itself. It may be written to until it is attached, so it does not
+    /// count as fresh any more, and attaching it takes a few calls more.
     #[must_use]
     pub fn stream(&self) -> &TcpStream {
+        self.fresh.store(false, Ordering::Relaxed);
         &self.stream
     }
 
@@ -148,9 +152,16 @@ impl Socket {
     }
 }
 
+/// For its options: unlike with [`Socket::stream`], it stays fresh.
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
 /// Any connected socket, whatever was done with it before.
 impl From<TcpStream> for Socket {
     fn from(stream: TcpStream) -> Self {
-        Self { stream, peer: None, fresh: false }
+        Self { stream, peer: None, fresh: AtomicBool::new(false) }
     }
 }

@@ -36,7 +36,9 @@ pub enum RefuseReason {
     Empty,
     /// The connection's offsets would not fit into 64 bits.
     TooLong,
-    /// No such connection: it was closed, or belongs to another driver.
+    /// No such connection: it is over, or belongs to another driver. A peer can end
+    /// one at any time, so this may come before [`Event::Closed`](crate::Event::Closed)
+    /// does, which says why: it is no error of the server.
     UnknownConnection,
     /// The connection is closing or has failed; it takes nothing more.
     Closing,
@@ -45,7 +47,8 @@ pub enum RefuseReason {
     /// The driver is at work on this very thread, and has called the code that asks.
     /// Ask from elsewhere.
     WithinDriver,
-    /// Too much is outstanding. Submit again when something was released.
+    /// Too much is outstanding. Submit again when what counts against the limit is
+    /// over, which each [`Limit`] says.
     BackPressure {
         /// What is full.
         limit: Limit,
@@ -83,13 +86,17 @@ pub enum RefuseReason {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Limit {
-    /// Payload memory that a connection has not released.
+    /// Payload memory that a connection has not released: ends with `Released`.
     ConnectionMemory,
-    /// Transfers that a connection has not finished.
+    /// Transfers that a connection has not finished: ends with the last stage of one,
+    /// mostly `Acked`. Its memory may long be released.
     ConnectionTransfers,
-    /// Payload memory that all connections of a driver have not released.
+    /// Payload memory that all connections of a driver have not released: ends with
+    /// `Released`, be it another connection's.
     DriverMemory,
-    /// Connections of a driver.
+    /// Connections of a driver. One that is closed counts until its descriptor is,
+    /// which may be two seconds after `Closed`, while what the peer still sends is
+    /// discarded.
     Connections,
     /// Bytes that were submitted before, and that TCP has to have first.
     Unwritten,

@@ -49,18 +49,19 @@ fn prepare(
     options: &AttachOptions,
     cx: &Context,
 ) -> Result<Prepared, (&'static str, io::Error)> {
+    let fresh = socket.is_fresh();
     let stream = socket.stream();
     if options.no_delay {
         stream.set_nodelay(true).map_err(|error| ("TCP_NODELAY", error))?;
     }
     let facilities = &cx.facilities;
-    if !socket.is_fresh() {
+    if !fresh {
         stream.peer_addr().map_err(|error| ("getpeername", error))?;
         stream.set_nonblocking(true).map_err(|error| ("O_NONBLOCK", error))?;
     }
     // What was written before the driver took over is not its business, but
     // counts in the kernel's numbers.
-    let acked_base = if socket.is_fresh() || !facilities.tcp_info {
+    let acked_base = if fresh || !facilities.tcp_info {
         0
     } else {
         written(stream, facilities.out_queue)
@@ -68,18 +69,18 @@ fn prepare(
     };
     // Whoever enabled zero copy before may have used it, and the kernel's next
     // notification id cannot be asked for.
-    let used_before = !socket.is_fresh() && zero_copy::is_enabled(stream.as_fd()).unwrap_or(false);
+    let used_before = !fresh && zero_copy::is_enabled(stream.as_fd()).unwrap_or(false);
     let zero_copy =
         if facilities.zero_copy && !used_before { ZeroCopy::Untried } else { ZeroCopy::Unusable };
     let stamp_keys = if facilities.timestamps {
-        enable_stamps(socket, cx)
+        enable_stamps(stream, fresh, cx)
     } else {
         // A listener's or a former owner's wishes would fill a queue that
         // nobody reads. Where there is no such option, there are none.
         drop(timestamping::clear(stream.as_fd()));
         None
     };
-    if !socket.is_fresh() {
+    if !fresh {
         forget_old_notices(stream);
     }
     Ok(Prepared { stamp_keys, acked_base, zero_copy })
@@ -148,9 +149,9 @@ fn written(stream: &TcpStream, out_queue: bool) -> io::Result<u64> {
 /// Makes stamps reportable and says how they are named, or `None` if this
 /// socket cannot have them: then it is looked at instead, and that is said in
 /// what attaching returns.
-fn enable_stamps(socket: &Socket, cx: &Context) -> Option<StampKeys> {
-    let fd = socket.stream().as_fd();
-    if socket.is_fresh() {
+fn enable_stamps(stream: &TcpStream, fresh: bool, cx: &Context) -> Option<StampKeys> {
+    let fd = stream.as_fd();
+    if fresh {
         timestamping::enable(fd, cx.facilities.timestamp_id_tcp).ok()?;
         return Some(StampKeys::from_base(0));
     }

@@ -317,7 +317,7 @@ impl<S: Selector, K: CompletionSink> Driver for SocketDriver<S, K> {
         }
         let slot = self.connections.vacant();
         let token = slot * 2;
-        if let Err(error) = self.selector.add(socket.stream().as_fd(), token) {
+        if let Err(error) = self.selector.add(socket.as_fd(), token) {
             return Err(Refused::new(socket, system("polling the socket", &error)));
         }
         let id = ConnectionId::new(u32::try_from(slot).unwrap_or(u32::MAX), self.generation);
@@ -331,7 +331,7 @@ impl<S: Selector, K: CompletionSink> Driver for SocketDriver<S, K> {
                 Ok(Attached { connection: id, stages })
             }
             Err(refused) => {
-                self.selector.remove(refused.value.stream().as_fd(), token);
+                self.selector.remove(refused.value.as_fd(), token);
                 Err(refused)
             }
         }

@@ -64,12 +64,14 @@ impl Connection {
         self.attached.stages
     }
 
-    /// Sends `payload` behind everything sent before. Never waits: what the
-    /// socket takes at once is written before this returns.
+    /// Sends `payload` behind everything sent before. Never waits for the peer: what
+    /// the socket takes at once is written before this returns. It does wait for a
+    /// turn that is under way, which for large transfers takes milliseconds.
     ///
     /// # Errors
     /// As [`Driver::submit`](lastbyte::Driver::submit), with the payload. After
-    /// `BackPressure`, wait for an earlier transfer's [`Transfer::released`].
+    /// `BackPressure`, wait for what its limit counts: memory for [`Transfer::released`],
+    /// transfers for the last stage of one that was sent before.
     /// `DriverGone` if its runtime is; `WithinDriver` out of the driver's own work.
     pub fn send(&self, payload: Payload, watch: Watch) -> Result<Transfer, Refused<Payload>> {
         let id = self.id();

@@ -2,9 +2,11 @@
 
 use crate::world::{ACK_STAMPS, BOTH, NAMED_STAMPS, World, pair, reached, reader, set_stamps};
 use lastbyte::{
-    AttachOptions, BackendKind, Event, Evidence, RefuseReason, Stage, StageEvidence, Watch,
+    AttachOptions, BackendKind, Choice, Event, Evidence, RefuseReason, Restrictions, Stage,
+    StageEvidence, Watch,
 };
 use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 /// Stamps that waited in the error queue were taken for stamps of our bytes.
@@ -47,6 +49,41 @@ fn stamps_of_a_former_owner_acknowledge_nothing_of_ours() {
         drop(world);
         assert_eq!(peer.join().expect("the peer").len(), 200_010 + 100, "{without:?}");
     }
+}
+
+/// An accepted socket counted as fresh though its user had written to it, so that
+/// the peer's acknowledgement of that passed for that of our bytes.
+#[test]
+fn what_was_written_before_attaching_acknowledges_nothing() {
+    for kind in [BackendKind::IoUring, BackendKind::Epoll, BackendKind::Fallback] {
+        if kind == BackendKind::IoUring && !has_rings() {
+            continue;
+        }
+        let mut world = World::new(kind, "");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let mut far = TcpStream::connect(listener.local_addr().expect("an address")).expect("far");
+        world.driver.listen(listener).expect("listens");
+        let accepted = world.until(|events| !events.is_empty()).remove(0);
+        let Event::Accepted { socket, .. } = accepted else { panic!("{accepted:?}") };
+        // More than the window takes, less than the send buffer.
+        let early = socket.stream().write(&vec![7; 1 << 20]).expect("writes");
+        let attached = world.driver.attach(socket, &AttachOptions::default()).expect("attaches");
+        world.submit(attached.connection, &b"lastbyte"[..], Watch::ALL);
+        let (_, events) = world.turns(Duration::from_millis(400));
+        let told = reached(&events, Stage::Acked);
+        assert!(told.is_empty(), "{kind}: what the peer has not read: {told:?}");
+        let peer = std::thread::spawn(move || {
+            far.read_exact(&mut vec![0; early + 8]).expect("reads");
+            far
+        });
+        let stages = world.until(|events| reached(events, Stage::Acked).len() == 1);
+        assert_eq!(reached(&stages, Stage::Acked).len(), 1, "{kind}");
+        drop(peer.join());
+    }
+}
+
+fn has_rings() -> bool {
+    lastbyte_backends::open(Choice::Only(BackendKind::IoUring), &Restrictions::none()).is_ok()
 }
 
 /// What was still under way from before was not counted, so that its

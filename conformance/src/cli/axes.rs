@@ -149,6 +149,9 @@ pub(super) fn run(options: &Options) -> Result<ExitCode, String> {
         let known: Vec<_> = AXES.iter().map(|axis| axis.restrict).collect();
         return Err(format!("no axis contains '{}'; there are {}", options.axis, known.join(", ")));
     }
+    for axis in &axes {
+        super::run::called(&options.filter, spoken(axis, options))?;
+    }
     let usual = results::capabilities(&lastbyte_backends::report(&Restrictions::none()));
     let text = options.format == Format::Text;
     let mut all = Vec::new();
@@ -161,17 +164,26 @@ pub(super) fn run(options: &Options) -> Result<ExitCode, String> {
     }
     let failed = all.iter().filter(|result| !result.is_well()).count();
     if text {
-        tell(&format!("{} axes hold the contract, {failed} do not", all.len() - failed));
+        let skipped = all.iter().filter(|result| result.not_imposed.is_some()).count();
+        let held = all.len() - failed - skipped;
+        tell(&format!("{held} axes hold the contract, {failed} do not, {skipped} not imposed"));
     } else {
         tell(&as_json(&all));
+    }
+    if all.iter().all(|result| result.not_imposed.is_some()) {
+        return Err("none of these axes can be imposed here".to_owned());
     }
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+fn spoken<'a>(axis: &Axis, options: &'a Options) -> &'a str {
+    let usual = if axis.touches_tls { "all" } else { "plain" };
+    options.transport.as_deref().unwrap_or(usual)
+}
+
 fn on(axis: &Axis, options: &Options, usual: &[CapabilityResult]) -> Result<AxisResult, String> {
     let program = std::env::current_exe().map_err(|e| format!("cannot start itself: {e}"))?;
-    let spoken = if axis.touches_tls { "all" } else { "plain" };
-    let transport = options.transport.as_deref().unwrap_or(spoken);
+    let transport = spoken(axis, options);
     let output = Command::new(program)
         .args(["run", "--format", "json", "--restrict", axis.restrict])
         .args(["--transport", transport, "--bulk", &options.bulk.to_string()])

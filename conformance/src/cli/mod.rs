@@ -29,6 +29,7 @@ use crate::{cases, remote, results};
 use clap::{Parser, Subcommand};
 use lastbyte::{Restrictions, Transport};
 use output::tell;
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Proves lastbyte's backends against their contract, with real sockets, real
@@ -74,7 +75,8 @@ enum Action {
 /// The whole program: reads the command line, does what it says.
 ///
 /// Exit code 0: all is well; 1: a case failed, or a result is worse; 2: the
-/// command line was wrong, or what it asks for cannot be had here.
+/// command line was wrong, or what it asks for cannot be had here, or the result
+/// could not be written.
 #[must_use]
 pub fn main(contenders: &[Contender]) -> ExitCode {
     const HELP: clap::error::ErrorKind =
@@ -99,7 +101,9 @@ pub fn main(contenders: &[Contender]) -> ExitCode {
         #[cfg(target_os = "linux")]
         Action::Guest => kernels::guest(),
     };
-    done.unwrap_or_else(|line| misused(&line))
+    let code = done.unwrap_or_else(|line| misused(&line));
+    // A result that is cut off must not be taken for one.
+    output::lost().map_or(code, |error| misused(&format!("standard output: {error}")))
 }
 
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("LASTBYTE_COMMIT"), ")");
@@ -112,7 +116,8 @@ fn in_one_line(text: &str) -> String {
 
 /// One clear line, and the exit code for a wrong command line.
 fn misused(line: &str) -> ExitCode {
-    eprintln!("conformance: {line}");
+    // A reader that has left is told by the exit code.
+    drop(writeln!(std::io::stderr(), "conformance: {line}"));
     ExitCode::from(2)
 }
 

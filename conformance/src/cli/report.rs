@@ -1,5 +1,6 @@
 //! `report`: results as tables to read; exits with 1 if C13 has an empty cell.
 
+use super::output::tell;
 use crate::report::{Tables, html, markdown, together};
 use crate::results;
 use std::fs;
@@ -37,7 +38,7 @@ pub(super) fn write(options: &Options) -> Result<ExitCode, String> {
     put(&options.together, together)?;
     let [markdown, html, together] =
         [&options.markdown, &options.html, &options.together].map(|path| path.display());
-    println!("wrote {markdown}, {html} and {together}");
+    tell(&format!("wrote {markdown}, {html} and {together}"));
     if empty > 0 {
         eprintln!("conformance: {empty} cells of C13 are empty: not every case was run");
         return Ok(ExitCode::FAILURE);

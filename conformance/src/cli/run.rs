@@ -49,6 +49,18 @@ pub(super) struct Options {
     peer: Option<SocketAddr>,
 }
 
+/// The cases that `filter` and `transport` ask for, of which there is one at least.
+pub(super) fn called(filter: &str, transport: &str) -> Result<Vec<Case>, String> {
+    let transports = transports(transport)?;
+    let cases: Vec<_> = cases().into_iter().filter(|case| case.name().contains(filter)).collect();
+    let is_tried = |case: &Case| transports.iter().any(|transport| case.is_about(*transport));
+    if cases.iter().any(is_tried) {
+        Ok(cases)
+    } else {
+        Err(format!("no case over '{transport}' has a name that contains '{filter}'"))
+    }
+}
+
 /// Set in the child that runs under restrictions of the whole process.
 const CHILD: &str = "LASTBYTE_CONFORMANCE_CHILD";
 
@@ -56,13 +68,7 @@ pub(super) fn run(options: &Options, contenders: &[Contender]) -> Result<ExitCod
     let restrictions: RestrictionList = options.restrict.parse()?;
     let chosen = chosen(&options.backend, contenders)?;
     let transports = transports(&options.transport)?;
-    let cases: Vec<_> =
-        cases().into_iter().filter(|case| case.name().contains(&options.filter)).collect();
-    let is_tried = |case: &Case| transports.iter().any(|transport| case.is_about(*transport));
-    if !cases.iter().any(is_tried) {
-        let Options { filter, transport, .. } = options;
-        return Err(format!("no case over '{transport}' has a name that contains '{filter}'"));
-    }
+    let cases = called(&options.filter, &options.transport)?;
     if restrictions.needs_a_child() {
         if std::env::var_os(CHILD).is_none() {
             return in_child(&restrictions);
@@ -140,6 +146,9 @@ fn prove(
                 .map(|(case, outcome)| CaseResult::new(case, &outcome.verdict, outcome.took));
             run.add(BackendResult { backend: name.clone(), cases: results.collect() });
         }
+    }
+    if !run.unavailable.is_empty() && run.unavailable.len() == chosen.len() {
+        return Err("none of the backends can be had here".to_owned());
     }
     let failed = run.failed > 0;
     match options.format {

@@ -10,7 +10,8 @@ pub(crate) use text::{kernels_summary, line, summary, unavailable_line};
 
 use clap::ValueEnum;
 use serde::Serialize;
-use std::io::Write;
+use std::io::{self, Write};
+use std::sync::OnceLock;
 
 /// How a result is to be told.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -25,9 +26,23 @@ pub(crate) enum Format {
     Junit,
 }
 
-/// Prints to a reader that may have left.
+/// Why something that was told got lost.
+static LOST: OnceLock<io::Error> = OnceLock::new();
+
+/// Prints to a reader that may have left; whatever else keeps a line from being
+/// written is remembered.
 pub(crate) fn tell(text: &str) {
-    drop(writeln!(std::io::stdout(), "{text}"));
+    let mut out = io::stdout();
+    if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush())
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        LOST.get_or_init(|| error);
+    }
+}
+
+/// Why not all that was to be told could be written, if so.
+pub(crate) fn lost() -> Option<&'static io::Error> {
+    LOST.get()
 }
 
 /// `value` as one line of JSON.
