@@ -49,6 +49,9 @@ pub(super) struct Transmit {
     cipher: TlsCipher,
     /// Number of the next record, as the kernel said last.
     sequence: u64,
+    /// Number of the next record that the ledger was not told of: behind while a
+    /// record is open.
+    told: u64,
     /// How many records one key may seal.
     limit: u64,
     /// The user was told that it nearly has.
@@ -86,7 +89,8 @@ pub(super) struct Receive {
 impl Transmit {
     /// How many more records the key may seal.
     fn left(&self) -> u64 {
-        self.limit.saturating_sub(self.sequence)
+        // An open record is sealed with it too.
+        self.limit.saturating_sub(self.sequence.saturating_add(u64::from(self.is_open)))
     }
 
     /// Whether nothing may be sealed before the key was changed.
@@ -244,6 +248,7 @@ impl Connection {
                 version,
                 cipher,
                 sequence: sends.sequence(),
+                told: sends.sequence(),
                 limit: session.record_limit.max(FEWEST_RECORDS),
                 is_due: false,
                 is_open: false,
@@ -414,8 +419,8 @@ impl Connection {
         };
         let next = tls_ulp::next_record(fd, transmit.cipher)
             .map_err(|error| failed("asking for the record's number", &error))?;
-        let records = next.wrapping_sub(transmit.sequence);
-        transmit.sequence = next;
+        let records = next.wrapping_sub(transmit.told);
+        (transmit.sequence, transmit.told) = (next, next);
         transmit.is_open = false;
         self.ledger.sealed(records.saturating_sub(1));
         self.ledger.control_sealed(record.content.len() as u64);
@@ -424,7 +429,8 @@ impl Connection {
             let Transmit { version, cipher, .. } = *transmit;
             tls_ulp::set_keys(fd, Direction::Transmit, version, cipher, &keys)
                 .map_err(|error| failed("TLS_TX with the next key", &error))?;
-            (transmit.sequence, transmit.is_due) = (keys.sequence(), false);
+            (transmit.sequence, transmit.told) = (keys.sequence(), keys.sequence());
+            transmit.is_due = false;
         }
         Ok(())
     }
@@ -435,13 +441,14 @@ impl Connection {
         let Some(transmit) = self.kernel_tls.as_mut().and_then(|tls| tls.transmit.as_mut()) else {
             return true;
         };
-        if transmit.is_open {
-            return true;
-        }
         match tls_ulp::next_record(self.stream.as_fd(), transmit.cipher) {
             Ok(next) => {
-                self.ledger.sealed(next.wrapping_sub(transmit.sequence));
                 transmit.sequence = next;
+                // What is in an open record the ledger cannot place yet.
+                if !transmit.is_open {
+                    self.ledger.sealed(next.wrapping_sub(transmit.told));
+                    transmit.told = next;
+                }
                 if !transmit.is_due && transmit.left() < transmit.limit / 8 + 2 * KEPT {
                     transmit.is_due = true;
                     cx.outbox.push(Event::KeyUpdateDue { connection: self.id });

@@ -7,6 +7,7 @@ mod handshakes;
 mod hostile;
 mod interop;
 mod kernel;
+mod key_limit;
 mod ownership;
 mod property;
 mod records;

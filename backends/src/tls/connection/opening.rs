@@ -89,7 +89,8 @@ impl Connection {
         };
         let Established { version, cipher, transmit, receive, record_limit, peer, schedule } =
             *established;
-        let record_limit = record_limit.min(cx.rekey_after.max(1));
+        // A key that is due before it has sealed anything would never be used.
+        let record_limit = record_limit.min(cx.rekey_after).max(2);
         let keys =
             TlsSession { version, cipher, transmit, receive, early_data: Vec::new(), record_limit };
         match self.offload(keys, inner, cx) {

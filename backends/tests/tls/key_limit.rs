@@ -1,0 +1,123 @@
+//! How much one key seals, counted by a peer that opens every record.
+
+use crate::records::{Crypto, Fixed, HANDSHAKE, HELLO};
+use crate::world::{World, client, content, is_closed, options, pair, plain, provider, reached};
+use lastbyte::{
+    BackendKind, DriverConfig, Event, FileRange, FileSource, OffloadWish, Payload, Stage,
+    TlsCipher, TlsVersion, Watch,
+};
+use lastbyte_backends::tls::TlsTerms;
+use std::io::{Read, Write};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const LIMIT: u64 = 64;
+const LEN: usize = 8 << 20;
+
+/// While each call left a record open, as a `sendfile` does that takes less than it
+/// was asked for, the kernel's records were not counted.
+#[test]
+fn no_key_seals_more_than_it_may_whatever_a_transfer_is_made_of() {
+    let path = std::env::temp_dir().join(format!("lastbyte-key-limit-{}", std::process::id()));
+    std::fs::write(&path, content(LEN)).expect("writes");
+    let file: Arc<dyn FileSource> = Arc::new(std::fs::File::open(&path).expect("opens"));
+    std::fs::remove_file(&path).expect("removes");
+    // More pieces than one call takes.
+    let pieces =
+        || content(LEN).chunks(4 << 10).fold(Payload::new(), |all, piece| all.with(piece.to_vec()));
+    for version in [TlsVersion::Tls13, TlsVersion::Tls12] {
+        for (name, payload) in [
+            ("memory", Payload::from(content(LEN))),
+            ("file", Payload::from(FileRange::new(Arc::clone(&file), 0, LEN as u64))),
+            ("pieces", pieces()),
+        ] {
+            let most = most_records(version, payload);
+            assert!((1..=LIMIT).contains(&most), "{version}, {name}: {most}");
+        }
+    }
+}
+
+/// Sends `payload` to a peer that reads slowly, and says how many records one key
+/// has sealed at the most.
+fn most_records(version: TlsVersion, payload: Payload) -> u64 {
+    let cipher = TlsCipher::Aes128Gcm;
+    let mut options = options();
+    options.offload = OffloadWish::Prefer;
+    let fixed = Fixed { version, cipher, record_limit: LIMIT };
+    let inner = plain(BackendKind::Epoll);
+    let mut world = World::with(inner, Arc::new(fixed), options, &DriverConfig::default());
+    let (near, mut far) = pair();
+    socket2::SockRef::from(&near).set_send_buffer_size(64 << 10).expect("sets");
+    let id = world.attach(near);
+    far.write_all(&HELLO).expect("writes");
+    let end = Instant::now() + Duration::from_secs(60);
+    while world.driver.counters().handshakes == 0 {
+        assert!(Instant::now() < end, "no handshake");
+        world.turn();
+    }
+    world.driver.submit(id, payload, Watch::ACKED).expect("submits");
+    far.set_nonblocking(true).expect("sets");
+    let (mut wire, mut piece) = (Vec::new(), vec![0; 64 << 10]);
+    let (mut has_ended, mut idle) = (false, 0);
+    while idle < 50 {
+        assert!(Instant::now() < end, "no end");
+        for event in world.turn_for(Duration::from_micros(100)) {
+            has_ended |= match event {
+                Event::Transfer(told) => matches!(told.stage(), Stage::Acked | Stage::Failed),
+                Event::Closed { .. } => true,
+                _ => false,
+            };
+        }
+        match far.read(&mut piece) {
+            Ok(0) => break,
+            Ok(n) => {
+                wire.extend_from_slice(&piece[..n]);
+                idle = 0;
+            }
+            Err(_) => idle += u32::from(has_ended),
+        }
+    }
+    let mut opening = Crypto::new(version, cipher, 1);
+    // Behind what the handshake of these tests says.
+    let (mut at, mut by_key, mut most) = (6, 0, 0);
+    while let Some((kind, _, len)) = opening.open(&wire[at..]) {
+        at += len;
+        by_key += 1;
+        most = most.max(by_key);
+        if kind == HANDSHAKE {
+            opening.update();
+            by_key = 0;
+        }
+    }
+    assert!(has_ended, "it never ended");
+    most
+}
+
+/// A key that was to be changed after each record never got to payload.
+#[test]
+fn a_key_seals_something_before_it_is_changed() {
+    for records in [0, 1, 2] {
+        let mut options = options();
+        options.rekey_after = records;
+        let inner = plain(BackendKind::Epoll);
+        let terms = provider(&TlsTerms::default());
+        let mut world = World::with(inner, terms, options, &DriverConfig::default());
+        let (near, far) = pair();
+        let id = world.attach(near);
+        let peer = std::thread::spawn(move || {
+            let mut got = [0; 5];
+            client(far, TlsVersion::Tls13).read_exact(&mut got).map(|()| got)
+        });
+        world.driver.submit(id, b"hello".to_vec().into(), Watch::ACKED).expect("submits");
+        let mut acked = false;
+        let end = Instant::now() + Duration::from_secs(20);
+        while !acked {
+            let events = world.turn();
+            acked |= !reached(&events, Stage::Acked).is_empty();
+            assert!(acked || !events.iter().any(is_closed), "{records}: {events:?}");
+            assert!(Instant::now() < end, "{records}: not acknowledged");
+        }
+        drop(world);
+        assert_eq!(&peer.join().expect("the peer").expect("reads"), b"hello", "{records}");
+    }
+}
