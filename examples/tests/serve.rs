@@ -44,6 +44,7 @@ on_each_backend! {
     a_reset_is_logged
     a_reset_is_noticed_while_closing
     a_file_that_shrinks_fails_the_transfer
+    descriptors_may_run_out
     descriptors_are_kept_for_files
     empty_lines_keep_no_connection
     a_low_limit_on_descriptors_is_raised
@@ -500,17 +501,34 @@ fn a_file_that_shrinks_fails_the_transfer(backend: &str) {
     assert_eq!(server.get("/a.txt").status, 200);
 }
 
+fn descriptors_may_run_out(backend: &str) {
+    let site = site();
+    let server = Server::start_with_limit("-n 40", backend, site.path());
+    server.wait_for_complaint("only 40 files can be open");
+    // They come all at once for a server that does not run.
+    server.signal("STOP");
+    let clients: Vec<_> = (0..60).map(|_| server.connect()).collect();
+    server.signal("CONT");
+    server.wait_for_complaint("cannot accept for now");
+    drop(clients);
+    assert_eq!(server.get("/large.bin").status, 200);
+    assert!(server.metric("lastbyte_accept_pauses_total") > 0.0);
+}
+
 fn descriptors_are_kept_for_files(backend: &str) {
     let site = site();
-    let server = Server::start_with_limit("-n 60", backend, site.path());
-    server.wait_for_complaint("only 60 files can be open");
-    let mut clients: Vec<_> = (0..30).map(|_| server.connect()).collect();
-    for client in &mut clients {
-        client.get("/a.txt");
-        assert_eq!(client.response().status, 200);
+    let server = Server::start_with_limit("-n 120", backend, site.path());
+    server.wait_for_complaint("only 120 files can be open");
+    let mut first = server.connect();
+    let mut others = Vec::new();
+    for _ in 0..15 {
+        others.extend((0..10).map(|_| server.connect()));
+        // They have been seen when another is served after them.
+        first.get("/a.txt");
+        assert_eq!(first.response().status, 200, "{} are connected", others.len());
     }
-    clients[0].get("/large.bin");
-    assert_eq!(clients[0].response().status, 200);
+    first.get("/large.bin");
+    assert_eq!(first.response().status, 200);
 }
 
 fn empty_lines_keep_no_connection(backend: &str) {

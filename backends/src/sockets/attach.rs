@@ -49,6 +49,7 @@ fn prepare(
     options: &AttachOptions,
     cx: &Context,
 ) -> Result<Prepared, (&'static str, io::Error)> {
+    // Before the stream is asked for, after which it counts as handed out.
     let fresh = socket.is_fresh();
     let stream = socket.stream();
     if options.no_delay {

@@ -198,11 +198,11 @@ impl Writer<'_> {
 
     /// Has the selector send payload memory.
     fn start(&mut self, slices: &[&[u8]], tail: &[u8], method: Method, options: Options) -> Wrote {
+        let stamps = options.stamps;
+        let asked = self.asked(stamps);
         let Some(native) = self.native.as_deref_mut() else { return Wrote::Full };
         let mut memory = self.cx.spare_memory.pop().unwrap_or_else(SendMemory::new);
         let all = slices.iter().copied().chain(Some(tail).filter(|tail| !tail.is_empty()));
-        let (stamps, id_tcp) = (options.stamps, self.cx.facilities.timestamp_id_tcp);
-        let asked = self.standing.asked(stamps, self.whole, self.stream, id_tcp);
         let bytes = memory.fill(all, Options { stamps: asked, ..options });
         native.sending = Some(Sending { bytes, method, stamps, began: self.now });
         native.prepared = Some((memory, method == Method::ZeroCopy));

@@ -50,6 +50,8 @@ pub struct TlsOptions {
     pub handshake_timeout: Duration,
     /// Records after which the sending key is changed, if the cipher does not
     /// want that earlier (TLS 1.3; with TLS 1.2 the connection ends there).
+    /// Less than two counts as two: a key has to seal something before the record
+    /// that changes it.
     pub rekey_after: u64,
     /// Whether the record layer goes to the kernel when the handshake is done,
     /// in both directions. [`AttachOptions::offload`](lastbyte::AttachOptions)
