@@ -41,6 +41,10 @@ enum Fault {
     MethodHidden,
     /// Connections close without a word.
     ClosedLost,
+    /// The end of one direction is not sent.
+    FinishIgnored,
+    /// The end of one direction is the end of both.
+    FinishCloses,
     /// Input is told twice.
     ReceivedTwice,
     /// Some payloads are sent with something else behind them.
@@ -212,6 +216,14 @@ impl Driver for LyingDriver {
         self.honest.receive(connection)
     }
 
+    fn finish(&mut self, connection: ConnectionId) -> Result<(), RefuseReason> {
+        match self.fault {
+            Fault::FinishIgnored => Ok(()),
+            Fault::FinishCloses => self.honest.close(connection, Duration::from_secs(10)),
+            _ => self.honest.finish(connection),
+        }
+    }
+
     fn close(&mut self, connection: ConnectionId, within: Duration) -> Result<(), RefuseReason> {
         self.honest.close(connection, within)
     }
@@ -302,6 +314,8 @@ caught! {
         "before the acknowledgement arrived",
     method_hidden_is_caught: MethodHidden by "C13-memory-zerocopy": "never moved as asked",
     closed_lost_is_caught: ClosedLost by "C12-close-of-an-idle": "hangs",
+    finish_ignored_is_caught: FinishIgnored by "C12-finish-ends": "taken behind the end",
+    finish_that_closes_is_caught: FinishCloses by "C12-finish-ends": "hangs",
     received_twice_is_caught: ReceivedTwice by "C14-each-receive": "2 events for one receive",
 }
 

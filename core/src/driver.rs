@@ -204,6 +204,23 @@ pub trait Driver: fmt::Debug {
         Err(RefuseReason::Unsupported { what: "this driver has no kernel TLS" })
     }
 
+    /// Ends this direction only: what was accepted is sent, then the end of the
+    /// stream, under TLS behind a `close_notify`. Nothing more is accepted for it.
+    /// The other direction goes on, and so do the stages of what was sent: a proxy
+    /// passes on with this that one of its two peers has ended. Asking again
+    /// changes nothing.
+    ///
+    /// The connection is there until it fails or [`Self::close`] is called, which is
+    /// due once both directions have ended: see [`Received::End`](crate::Received::End).
+    ///
+    /// In TLS 1.2 a peer may answer by ending its own direction at once (RFC 5246,
+    /// section 7.2.1), and most do; in TLS 1.3 the directions end by themselves
+    /// (RFC 8446, section 6.1).
+    ///
+    /// # Errors
+    /// If there is no such connection.
+    fn finish(&mut self, connection: ConnectionId) -> Result<(), RefuseReason>;
+
     /// Sends what was accepted, ends the stream, waits for the peer to
     /// acknowledge both, and then for the peer to close, reading and discarding
     /// its input so that no reset cuts off what it has not read yet. After

@@ -40,7 +40,8 @@ pub enum RefuseReason {
     /// one at any time, so this may come before [`Event::Closed`](crate::Event::Closed)
     /// does, which says why: it is no error of the server.
     UnknownConnection,
-    /// The connection is closing or has failed; it takes nothing more.
+    /// The connection is closing or has failed, or its direction was
+    /// [finished](crate::Driver::finish); it takes nothing more.
     Closing,
     /// Whoever turned the driver has ended, and the driver with it.
     DriverGone,

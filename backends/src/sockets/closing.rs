@@ -35,6 +35,15 @@ pub(super) enum Phase {
     Gone,
 }
 
+/// The end of what this side sends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum StreamEnd {
+    Open,
+    /// To be sent when all is written, while the connection stays in use.
+    Due,
+    Sent,
+}
+
 impl Phase {
     /// Whether it is in use. (Comparing whole phases costs a call each time.)
     pub(super) fn is_open(&self) -> bool {
@@ -68,6 +77,26 @@ impl Phase {
 }
 
 impl Connection {
+    /// Whether more may be given to it to be sent.
+    pub(super) fn takes_output(&self) -> bool {
+        self.phase.is_open() && self.end == StreamEnd::Open && !self.is_doomed()
+    }
+
+    /// Whether the stream is to end as soon as all is written.
+    pub(super) fn end_is_due(&self) -> bool {
+        let closes = matches!(self.phase, Phase::Draining { .. });
+        closes || self.phase.is_open() && self.end == StreamEnd::Due
+    }
+
+    /// Ends this direction only.
+    pub(super) fn finish_stream(&mut self, cx: &mut Context) {
+        if self.takes_output() {
+            self.end = StreamEnd::Due;
+            self.progress_phase(cx);
+            self.arm(cx);
+        }
+    }
+
     pub(super) fn close(&mut self, within: Duration, cx: &mut Context) {
         let by = cx.time().after(within);
         match &mut self.phase {
@@ -83,18 +112,18 @@ impl Connection {
 
     /// Takes the next step of closing if its condition is met.
     pub(super) fn progress_phase(&mut self, cx: &mut Context) {
-        if self.phase.is_open() {
+        if self.phase.is_open() && self.end != StreamEnd::Due {
             return;
         }
-        if let Phase::Draining { by } = self.phase
-            && !self.has_output()
-            && self.is_written()
-        {
-            let since = cx.time();
-            match self.stream.shutdown(Shutdown::Write) {
-                Ok(()) => self.phase = Phase::Finishing { since, by, acked: false },
+        if self.end_is_due() && !self.has_output() && self.is_written() {
+            // A socket whose both ends were sent refuses to end again.
+            if self.end != StreamEnd::Sent && self.stream.shutdown(Shutdown::Write).is_err() {
                 // The peer has torn the connection down meanwhile.
-                Err(_) => return self.die(&FailReason::Reset, cx),
+                return self.die(&FailReason::Reset, cx);
+            }
+            self.end = StreamEnd::Sent;
+            if let Phase::Draining { by } = self.phase {
+                self.phase = Phase::Finishing { since: cx.time(), by, acked: false };
             }
         }
         if let Phase::Finishing { by, acked, .. } = self.phase {

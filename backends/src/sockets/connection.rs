@@ -1,6 +1,6 @@
 //! One connection's state, and when to look after it.
 
-use super::closing::Phase;
+use super::closing::{Phase, StreamEnd};
 use super::context::Context;
 use super::kernel_tls::KernelTls;
 use super::native::Native;
@@ -27,6 +27,13 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// brackets within 5 ms.
 const POLL_PAUSE: Duration = Duration::from_micros(3_500);
 
+/// Of a peer that does not move, for longer than a stamp would be waited for, looks
+/// are further and further apart: by this share of the time that it has stood still,
+/// which is a round trip too, and up to so long. A thousand of them must not keep a
+/// core busy.
+const SHARE_OF_STILLNESS: u32 = 8;
+const LONGEST_STILL_PAUSE: Duration = Duration::from_secs(1);
+
 /// Where acknowledgements are learnt by looking, every so many unfinished
 /// transfers are worth a look of their own: a fast exchange would pile up
 /// transfers for as long as the pause between looks.
@@ -39,6 +46,7 @@ pub(super) struct Connection {
     pub(super) token: usize,
     pub(super) ledger: Ledger,
     pub(super) phase: Phase,
+    pub(super) end: StreamEnd,
     pub(super) stages: StageSupport,
     pub(super) stall_timeout: Option<Duration>,
     pub(super) release_timeout: Duration,
@@ -70,6 +78,8 @@ pub(super) struct Connection {
     /// When the error queue was last read.
     pub(super) last_notice: Time,
     look_pause: Duration,
+    /// When a look last showed that the peer has acknowledged more.
+    moved_at: Time,
     /// How far the peer had acknowledged the wire, and since when it is no further.
     progress: (u64, Time),
     /// The alarm that counts; others are stale.
@@ -106,6 +116,7 @@ impl Connection {
             token,
             ledger,
             phase: Phase::Open,
+            end: StreamEnd::Open,
             stages,
             stall_timeout: None,
             release_timeout: Duration::ZERO,
@@ -124,6 +135,7 @@ impl Connection {
             last_write: Time::default(),
             last_notice: Time::default(),
             look_pause: Duration::ZERO,
+            moved_at: Time::default(),
             progress: (0, Time::default()),
             armed: None,
             native: None,
@@ -140,7 +152,7 @@ impl Connection {
         watch: Watch,
         cx: &mut Context,
     ) -> Result<TransferId, Refused<Payload>> {
-        if !self.phase.is_open() || self.is_doomed() {
+        if !self.takes_output() {
             return Err(Refused::new(payload, RefuseReason::Closing));
         }
         let began = cx.time();
@@ -239,8 +251,20 @@ impl Connection {
     /// what kernel TLS has put off is written by the kernel itself, and nothing
     /// tells of it.
     fn written_due(&self) -> Option<Time> {
-        let waits = matches!(self.phase, Phase::Draining { .. }) && !self.has_output();
-        (waits && self.kernel_tls.is_some()).then(|| self.last_look.after(POLL_PAUSE))
+        let waits = self.end_is_due() && !self.has_output();
+        (waits && self.kernel_tls.is_some()).then(|| self.last_look.after(self.slowed(POLL_PAUSE)))
+    }
+
+    /// The pause between two looks, made longer if nothing has moved for long.
+    fn slowed(&self, pause: Duration) -> Duration {
+        let still = self.last_look.since(self.moved_at.max(self.last_write));
+        let beyond = still.saturating_sub(self.stamp_patience());
+        (pause + beyond / SHARE_OF_STILLNESS).min(LONGEST_STILL_PAUSE.max(pause))
+    }
+
+    /// How long a stamp may take.
+    fn stamp_patience(&self) -> Duration {
+        STAMP_PATIENCE.max(self.rtt * 4)
     }
 
     /// Sees to it that an alarm goes off when something is due.
@@ -263,6 +287,7 @@ impl Connection {
         let patience = if self.stamps { STAMP_PATIENCE } else { POLL_PAUSE };
         let soonest = self.stall_timeout.map_or(patience, |timeout| patience.min(timeout));
         self.phase.is_open()
+            && self.end != StreamEnd::Due
             && self.armed.is_some_and(|armed| armed <= self.last_write.after(soonest))
     }
 
@@ -281,6 +306,7 @@ impl Connection {
         self.last_look = look.at.monotonic;
         let moved = self.ledger.wire_acked_to() > before;
         self.look_pause = if moved {
+            self.moved_at = self.last_look;
             Duration::ZERO
         } else {
             self.look_pause.saturating_mul(2).clamp(POLL_PAUSE, LONGEST_PAUSE)
@@ -303,14 +329,14 @@ impl Connection {
         };
         let finishing = matches!(self.phase, Phase::Finishing { .. });
         let patience = if self.stamps && !finishing {
-            STAMP_PATIENCE.max(self.rtt * 4)
+            self.stamp_patience()
         } else {
             POLL_PAUSE.max(self.rtt / 8)
         };
         let pause = if self.stamps || finishing {
             self.look_pause.clamp(patience, LONGEST_PAUSE.max(patience))
         } else {
-            patience
+            self.slowed(patience)
         };
         Some(since.after(patience).max(self.last_look.after(pause)))
     }

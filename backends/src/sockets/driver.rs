@@ -451,6 +451,10 @@ impl<S: Selector, K: CompletionSink> Driver for SocketDriver<S, K> {
         self.with(connection, |connection, cx| connection.update_receive_key(&keys, cx))?
     }
 
+    fn finish(&mut self, connection: ConnectionId) -> Result<(), RefuseReason> {
+        self.with(connection, Connection::finish_stream)
+    }
+
     fn close(&mut self, connection: ConnectionId, within: Duration) -> Result<(), RefuseReason> {
         self.with(connection, |connection, cx| connection.close(within, cx))
     }

@@ -4,7 +4,6 @@
 //! it would go out as it is (contract C10). What fails before a key is in leaves
 //! the connection as it was; what fails after that resets it.
 
-use super::closing::Phase;
 use super::connection::{Connection, ZeroCopy};
 use super::context::Context;
 use crate::facilities::KernelTlsUse;
@@ -221,7 +220,7 @@ impl Connection {
 
     /// Why it cannot be handed over now.
     fn stands_against_offload(&mut self) -> Option<RefuseReason> {
-        if self.phase != Phase::Open || self.is_doomed() {
+        if !self.takes_output() {
             return Some(RefuseReason::Closing);
         }
         let has_keys = |tls: &KernelTls| tls.transmit.is_some() || tls.receive.is_some();
@@ -316,7 +315,7 @@ impl Connection {
     ) -> Result<(), Refused<TrafficKeys>> {
         // The end of the stream waits for all that was accepted, and that may
         // take more than one key.
-        let is_draining = matches!(self.phase, Phase::Draining { .. });
+        let is_draining = self.end_is_due();
         let waits = |transmit: &Transmit| transmit.waiting.iter().any(|one| one.then.is_some());
         let reason = match self.stands_against_record(&message, is_draining) {
             None if self.sealing().is_some_and(waits) => {
@@ -337,7 +336,7 @@ impl Connection {
         record: &ControlRecord,
         is_draining: bool,
     ) -> Option<RefuseReason> {
-        if !is_draining && self.phase != Phase::Open || self.is_doomed() {
+        if self.is_doomed() || !is_draining && !self.takes_output() {
             return Some(RefuseReason::Closing);
         }
         let Some(transmit) = self.sealing() else {

@@ -1,7 +1,7 @@
 //! Learning what became of sent bytes: from the error queue, which is quick and
 //! may lose things, and from the socket's own account, which is always right.
 
-use super::closing::Phase;
+use super::closing::{Phase, StreamEnd};
 use super::connection::Connection;
 use super::context::Context;
 use crate::sys::error_queue::{self, Entry};
@@ -92,7 +92,7 @@ impl Connection {
         }
         if cx.facilities.out_queue {
             let queued = out_queue::unacknowledged(fd).ok()?;
-            let fin = u64::from(matches!(self.phase, Phase::Finishing { .. }));
+            let fin = u64::from(self.end == StreamEnd::Sent);
             return Some(((accepted + fin).saturating_sub(queued), None));
         }
         None

@@ -356,6 +356,13 @@ impl<I: Inner, K: CompletionSink> Driver for TlsDriver<I, K> {
         }
     }
 
+    fn finish(&mut self, connection: ConnectionId) -> Result<(), RefuseReason> {
+        match self.with(connection, Connection::finish) {
+            Some(()) => Ok(()),
+            None => self.inner.get_mut().finish(connection),
+        }
+    }
+
     fn close(&mut self, connection: ConnectionId, within: Duration) -> Result<(), RefuseReason> {
         match self.with(connection, |connection, inner, cx| connection.close(within, inner, cx)) {
             Some(()) => Ok(()),

@@ -110,14 +110,16 @@ impl Transfers {
         }
     }
 
-    /// Enters a transfer behind all others.
+    /// Enters a transfer behind all others. `elsewhere` are those that were handed
+    /// on and are not finished.
     pub(super) fn submit(
         &mut self,
         payload: Payload,
         watch: Watch,
+        elsewhere: usize,
         cx: &mut Context,
     ) -> Result<TransferId, Refused<Payload>> {
-        if let Err(reason) = self.admit(&payload) {
+        if let Err(reason) = self.admit(&payload, elsewhere) {
             return Err(Refused::new(payload, reason));
         }
         let memory = payload.memory_len();
@@ -185,9 +187,17 @@ impl Transfers {
         self.handed_on()
     }
 
-    /// Transfers that may be unfinished.
-    pub(super) fn max_transfers(&self) -> usize {
-        self.max_transfers
+    /// Whether one more may be unfinished, with `elsewhere` of them handed on.
+    pub(super) fn has_place(&self, elsewhere: usize) -> Result<(), RefuseReason> {
+        let outstanding = self.transfers.len() + elsewhere;
+        if outstanding < self.max_transfers {
+            return Ok(());
+        }
+        Err(RefuseReason::BackPressure {
+            limit: Limit::ConnectionTransfers,
+            outstanding: outstanding as u64,
+            allowed: self.max_transfers as u64,
+        })
     }
 
     /// Whether everything submitted is sealed.
@@ -362,7 +372,7 @@ impl Transfers {
         }
     }
 
-    fn admit(&self, payload: &Payload) -> Result<(), RefuseReason> {
+    fn admit(&self, payload: &Payload, elsewhere: usize) -> Result<(), RefuseReason> {
         if payload.is_empty() {
             return Err(RefuseReason::Empty);
         }
@@ -370,13 +380,7 @@ impl Transfers {
         if self.submitted_to.checked_add(payload.len()).is_none_or(|end| end > u64::MAX / 4) {
             return Err(RefuseReason::TooLong);
         }
-        if self.transfers.len() >= self.max_transfers {
-            return Err(RefuseReason::BackPressure {
-                limit: Limit::ConnectionTransfers,
-                outstanding: self.transfers.len() as u64,
-                allowed: self.max_transfers as u64,
-            });
-        }
+        self.has_place(elsewhere)?;
         if self.memory > 0 && self.memory + payload.memory_len() > self.max_memory {
             return Err(RefuseReason::BackPressure {
                 limit: Limit::ConnectionMemory,

@@ -1,6 +1,6 @@
 //! How much one key seals, counted by a peer that opens every record.
 
-use crate::records::{Crypto, Fixed, HANDSHAKE, HELLO};
+use crate::records::{Crypto, DATA, Fixed, HANDSHAKE, HELLO};
 use crate::world::{World, client, content, is_closed, options, pair, plain, provider, reached};
 use lastbyte::{
     BackendKind, DriverConfig, Event, FileRange, FileSource, OffloadWish, Payload, Stage,
@@ -31,15 +31,24 @@ fn no_key_seals_more_than_it_may_whatever_a_transfer_is_made_of() {
             ("file", Payload::from(FileRange::new(Arc::clone(&file), 0, LEN as u64))),
             ("pieces", pieces()),
         ] {
-            let most = most_records(version, payload);
+            let (most, _) = records(version, payload, false);
             assert!((1..=LIMIT).contains(&most), "{version}, {name}: {most}");
         }
     }
 }
 
-/// Sends `payload` to a peer that reads slowly, and says how many records one key
-/// has sealed at the most.
-fn most_records(version: TlsVersion, payload: Payload) -> u64 {
+/// What is left when a direction ends may take more than one key.
+#[test]
+fn a_direction_that_ends_changes_its_key_as_often_as_it_takes() {
+    let (most, data) = records(TlsVersion::Tls13, content(LEN).into(), true);
+    assert!((1..=LIMIT).contains(&most), "{most}");
+    assert_eq!(data, LEN);
+}
+
+/// Sends `payload` to a peer that reads slowly, and ends the direction if `finish`
+/// says so. Says how many records one key has sealed at the most, and how many bytes
+/// came.
+fn records(version: TlsVersion, payload: Payload, finish: bool) -> (u64, usize) {
     let cipher = TlsCipher::Aes128Gcm;
     let mut options = options();
     options.offload = OffloadWish::Prefer;
@@ -56,6 +65,9 @@ fn most_records(version: TlsVersion, payload: Payload) -> u64 {
         world.turn();
     }
     world.driver.submit(id, payload, Watch::ACKED).expect("submits");
+    if finish {
+        world.driver.finish(id).expect("finishes");
+    }
     far.set_nonblocking(true).expect("sets");
     let (mut wire, mut piece) = (Vec::new(), vec![0; 64 << 10]);
     let (mut has_ended, mut idle) = (false, 0);
@@ -69,18 +81,18 @@ fn most_records(version: TlsVersion, payload: Payload) -> u64 {
             };
         }
         match far.read(&mut piece) {
-            Ok(0) => break,
-            Ok(n) => {
+            Ok(n @ 1..) => {
                 wire.extend_from_slice(&piece[..n]);
                 idle = 0;
             }
-            Err(_) => idle += u32::from(has_ended),
+            Ok(0) | Err(_) => idle += u32::from(has_ended),
         }
     }
     let mut opening = Crypto::new(version, cipher, 1);
     // Behind what the handshake of these tests says.
-    let (mut at, mut by_key, mut most) = (6, 0, 0);
-    while let Some((kind, _, len)) = opening.open(&wire[at..]) {
+    let (mut at, mut by_key, mut most, mut data) = (6, 0, 0, 0);
+    while let Some((kind, content, len)) = opening.open(&wire[at..]) {
+        data += if kind == DATA { content.len() } else { 0 };
         at += len;
         by_key += 1;
         most = most.max(by_key);
@@ -90,7 +102,7 @@ fn most_records(version: TlsVersion, payload: Payload) -> u64 {
         }
     }
     assert!(has_ended, "it never ended");
-    most
+    (most, data)
 }
 
 /// A key that was to be changed after each record never got to payload.

@@ -222,6 +222,10 @@ impl Driver for EarlyReuseDriver {
         self.inner.receive(connection)
     }
 
+    fn finish(&mut self, connection: ConnectionId) -> Result<(), RefuseReason> {
+        self.inner.finish(connection)
+    }
+
     fn close(&mut self, connection: ConnectionId, within: Duration) -> Result<(), RefuseReason> {
         self.inner.close(connection, within)
     }

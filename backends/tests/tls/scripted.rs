@@ -299,6 +299,10 @@ impl Driver for ScriptedDriver {
         Ok(())
     }
 
+    fn finish(&mut self, _: ConnectionId) -> Result<(), RefuseReason> {
+        Ok(())
+    }
+
     fn close(&mut self, _: ConnectionId, _: Duration) -> Result<(), RefuseReason> {
         self.script.line().closing = true;
         Ok(())

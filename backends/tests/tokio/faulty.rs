@@ -114,6 +114,10 @@ impl Driver for FaultyDriver {
         self.inner.receive(connection)
     }
 
+    fn finish(&mut self, connection: ConnectionId) -> Result<(), RefuseReason> {
+        self.inner.finish(connection)
+    }
+
     fn close(&mut self, connection: ConnectionId, within: Duration) -> Result<(), RefuseReason> {
         self.inner.close(connection, within)
     }

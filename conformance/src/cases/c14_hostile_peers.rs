@@ -24,6 +24,12 @@ pub(super) fn cases() -> Vec<Case> {
         )
         .over_each_transport(),
         Case::new(
+            "C14-a-stalled-peer-is-looked-at-less-and-less",
+            "nobody is kept busy by a peer that acknowledges nothing for long",
+            seldom_looked_at,
+        )
+        .over_each_transport(),
+        Case::new(
             "C14-a-stalled-peer-times-out",
             "a peer that acknowledges nothing new is reset, and all comes back",
             stall_timeout,
@@ -129,6 +135,31 @@ fn stalled_peers(subject: &Subject) -> Result<Proof, Failure> {
     }
     expect_nothing_held(&mut rig)?;
     Ok(Proof::full())
+}
+
+fn seldom_looked_at(subject: &Subject) -> Result<Proof, Failure> {
+    let mut rig = Rig::new(subject)?;
+    let wire = Wire { peer_window: Some(32 << 10), send_buffer: Some(200_000), ..Wire::default() };
+    let (connection, peer) = rig.connect(subject, wire)?;
+    let mut puppet = Puppet::new(peer)?;
+    // The kernel takes it all, so that nothing but the acknowledgement is waited for.
+    let transfer = rig.send(connection, 100_000, Watch::QUEUED | Watch::ACKED)?;
+    rig.until("all to be queued", |record| record.told(connection, transfer).queued.is_some())?;
+    rig.linger(Duration::from_secs(1))?;
+    ensure!(puppet.held()? < 100_000, "everything fits the window, so nothing is shown");
+    let until = Instant::now() + Duration::from_millis(500);
+    let mut turns = 0;
+    while Instant::now() < until {
+        rig.turn(Duration::from_millis(100))?;
+        turns += 1;
+    }
+    // At an eighth of a second's standstill, or at the ends of the waits.
+    ensure!(turns <= 40, "{turns} turns in half a second for a peer that does nothing");
+    rig.until_outside("the peer to read it all", |_| {
+        puppet.read(8000).is_ok() && puppet.seen.stream.received() == 100_000
+    })?;
+    rig.settle()?;
+    Ok(acks_shown(&rig, connection))
 }
 
 fn patience(stall: Duration) -> AttachOptions {

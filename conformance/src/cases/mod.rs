@@ -28,6 +28,7 @@ mod c11_tls_is_complete;
 mod c11_tls_is_robust;
 mod c11_tls_of_others;
 mod c12_close;
+mod c12_finish;
 mod c13_table;
 mod c14_hostile_peers;
 mod c15_any_runtime;
@@ -73,6 +74,7 @@ pub fn cases() -> Vec<Case> {
         c11_tls_is_robust::cases(),
         c11_tls_of_others::cases(),
         c12_close::cases(),
+        c12_finish::cases(),
         c13_table::cases(),
         c14_hostile_peers::cases(),
         c15_any_runtime::cases(),

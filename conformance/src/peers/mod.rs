@@ -1,6 +1,7 @@
 //! Real TCP peers, one behaviour a file: each runs in a thread of its own on an
 //! ordinary blocking socket, but for those that a case steps itself.
 
+mod answering;
 mod flooding;
 mod half_closing;
 mod puppet;
@@ -10,6 +11,7 @@ mod record_peer;
 mod resetting;
 mod stalling;
 
+pub(crate) use answering::answering;
 pub(crate) use flooding::Flooding;
 pub(crate) use half_closing::half_closing;
 pub(crate) use puppet::Puppet;

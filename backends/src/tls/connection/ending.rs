@@ -56,11 +56,17 @@ impl Connection {
         }
     }
 
-    /// What the inner driver still has to send takes another key.
+    /// What the inner driver still has to send takes another key, though all was
+    /// handed over.
     pub(super) fn end_with_keys(&mut self, inner: &mut dyn Driver, cx: &mut Context) {
-        let Some(session) = self.ending.as_mut().filter(|session| session.is_used_up) else {
-            return;
+        let session = match (&mut self.phase, &mut self.ending) {
+            (Phase::Open(session), _) if self.said_goodbye => session,
+            (_, Some(session)) => session,
+            _ => return,
         };
+        if !session.is_used_up {
+            return;
+        }
         if session.version == TlsVersion::Tls12 {
             session.is_used_up = false;
             return self.fail(TlsFailure::KeyExhausted.into(), None, inner, cx);

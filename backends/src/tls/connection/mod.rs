@@ -66,6 +66,8 @@ pub(super) struct Connection {
     answered_in: Option<u64>,
     /// The inner stream has ended.
     stream_ended: bool,
+    /// The user sends nothing more.
+    finishing: bool,
     /// The user wants it closed, by then.
     closing: Option<Time>,
     /// The peer was told that nothing more comes.
@@ -110,6 +112,7 @@ impl Connection {
             asked: false,
             answered_in: None,
             stream_ended: false,
+            finishing: false,
             closing: None,
             said_goodbye: false,
             stuck: None,
@@ -140,13 +143,14 @@ impl Connection {
         inner: &mut dyn Driver,
         cx: &mut Context,
     ) -> Result<TransferId, Refused<Payload>> {
-        if self.closing.is_some() || matches!(self.phase, Phase::Ending) {
+        let ends = self.finishing || self.closing.is_some();
+        if ends || matches!(self.phase, Phase::Ending) {
             return Err(Refused::new(payload, RefuseReason::Closing));
         }
         if self.is_sealed_by_kernel() && self.transfers.is_all_sealed() && self.stuck.is_none() {
             return self.forward(payload, watch, inner);
         }
-        let transfer = self.transfers.submit(payload, watch, cx)?;
+        let transfer = self.transfers.submit(payload, watch, self.forwarding.len(), cx)?;
         self.pump(inner, cx);
         Ok(transfer)
     }
@@ -161,6 +165,12 @@ impl Connection {
         }
         self.wants_input = true;
         self.read(inner, cx);
+    }
+
+    /// Says to the peer that nothing more comes, behind all that was submitted.
+    pub(super) fn finish(&mut self, inner: &mut dyn Driver, cx: &mut Context) {
+        self.finishing = true;
+        self.pump(inner, cx);
     }
 
     pub(super) fn close(&mut self, within: Duration, inner: &mut dyn Driver, cx: &mut Context) {

@@ -6,13 +6,13 @@ use crate::tls::record::ContentType;
 use crate::tls::sealing::{self, SEGMENT_RECORDS};
 use crate::tls::session::{Control, Session, WARNING};
 use lastbyte::{
-    ConnectionId, ControlRecord, Driver, FailReason, Limit, Payload, RefuseReason, Refused,
-    TlsAlert, TlsFailure, TlsVersion, TransferId, Watch,
+    ConnectionId, ControlRecord, Driver, FailReason, Payload, RefuseReason, Refused, TlsAlert,
+    TlsFailure, TlsVersion, TransferId, Watch,
 };
 
 impl Connection {
-    /// Seals and hands over as much as may be in flight, and ends the connection
-    /// after the last of it if that is wanted.
+    /// Seals and hands over as much as may be in flight, and ends the stream, or the
+    /// connection, after the last of it if that is wanted.
     pub(super) fn pump(&mut self, inner: &mut dyn Driver, cx: &mut Context) {
         loop {
             if !self.unstick(inner) {
@@ -55,16 +55,20 @@ impl Connection {
                 return self.fail(reason, Some(TlsAlert::INTERNAL_ERROR), inner, cx);
             }
         }
-        if let Some(by) = self.closing {
-            let alert = [WARNING, TlsAlert::CLOSE_NOTIFY.code()];
-            if !std::mem::replace(&mut self.said_goodbye, true)
-                && let Err(failure) = self.send_control(ContentType::Alert, &alert, inner, cx)
-            {
-                return self.fail(failure.into(), None, inner, cx);
-            }
-            if self.stuck.is_none() {
-                self.end(by, inner);
-            }
+        if !self.finishing && self.closing.is_none() {
+            return;
+        }
+        let alert = [WARNING, TlsAlert::CLOSE_NOTIFY.code()];
+        if !std::mem::replace(&mut self.said_goodbye, true)
+            && let Err(failure) = self.send_control(ContentType::Alert, &alert, inner, cx)
+        {
+            return self.fail(failure.into(), None, inner, cx);
+        }
+        match self.closing {
+            _ if self.stuck.is_some() => {}
+            Some(by) => self.end(by, inner),
+            // If this fails the connection is over, and that is about to be said.
+            None => drop(inner.finish(self.id)),
         }
     }
 
@@ -122,13 +126,7 @@ impl Connection {
         watch: Watch,
         inner: &mut dyn Driver,
     ) -> Result<TransferId, Refused<Payload>> {
-        let (outstanding, allowed) = (self.forwarding.len(), self.transfers.max_transfers());
-        if outstanding >= allowed {
-            let reason = RefuseReason::BackPressure {
-                limit: Limit::ConnectionTransfers,
-                outstanding: outstanding as u64,
-                allowed: allowed as u64,
-            };
+        if let Err(reason) = self.transfers.has_place(self.forwarding.len()) {
             return Err(Refused::new(payload, reason));
         }
         let number = inner.submit(self.id, payload, watch)?;
