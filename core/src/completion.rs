@@ -74,7 +74,9 @@ pub enum Memory {
 pub struct Failure {
     /// Why.
     pub reason: FailReason,
-    /// Bytes of this transfer that the peer's TCP acknowledged.
+    /// Bytes of this transfer that the peer's TCP is known to have acknowledged. Under
+    /// TLS these are the bytes of whole records; where the kernel seals, which of a
+    /// call are whole is not known one by one, and those of up to 2 MiB may be missing.
     pub acked_bytes: u64,
 }
 

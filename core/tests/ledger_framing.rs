@@ -135,6 +135,8 @@ proptest! {
                         ledger.sealed(std::mem::take(&mut kernel.untold));
                         prop_assert_eq!(ledger.wire_to().get(), kernel.wire);
                         told(&mut ends, &kernel);
+                    } else {
+                        ledger.left_open(kernel.untold);
                     }
                 }
                 Step::Control { content } => {

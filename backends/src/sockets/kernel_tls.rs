@@ -443,9 +443,11 @@ impl Connection {
         match tls_ulp::next_record(self.stream.as_fd(), transmit.cipher) {
             Ok(next) => {
                 transmit.sequence = next;
-                // What is in an open record the ledger cannot place yet.
-                if !transmit.is_open {
-                    self.ledger.sealed(next.wrapping_sub(transmit.told));
+                let records = next.wrapping_sub(transmit.told);
+                if transmit.is_open {
+                    self.ledger.left_open(records);
+                } else {
+                    self.ledger.sealed(records);
                     transmit.told = next;
                 }
                 if !transmit.is_due && transmit.left() < transmit.limit / 8 + 2 * KEPT {

@@ -3,6 +3,7 @@
 #![cfg(all(target_os = "linux", not(lastbyte_portable)))]
 
 mod certificates;
+mod failing;
 mod handshakes;
 mod hostile;
 mod interop;

@@ -2,6 +2,9 @@
 
 use crate::{PlainOffset, RecordKind, RecordMap, WireOffset};
 
+/// Most content of a record (RFC 8446, section 5.1).
+const MAX_CONTENT: u64 = 1 << 14;
+
 /// Up to where the kernel began to seal, payload and wire offsets are the same.
 #[derive(Debug)]
 pub(super) struct Framing {
@@ -10,18 +13,27 @@ pub(super) struct Framing {
     base: u64,
     /// Bytes that a record is longer than its content.
     overhead: u64,
+    /// Closed records behind the map's end, while one is open behind them.
+    unplaced: Option<u64>,
 }
 
 impl Framing {
     pub(super) fn new(base: u64, overhead: u64) -> Self {
         let map = RecordMap::new(PlainOffset::new(base), WireOffset::new(base));
-        Self { map, base, overhead }
+        Self { map, base, overhead, unplaced: None }
     }
 
     /// Payload up to `to` is in closed records, `records` more of them.
     pub(super) fn sealed(&mut self, to: u64, records: u64) {
+        self.unplaced = None;
         let content = to.saturating_sub(self.map.plain_sealed().get());
         self.map.sealed_by_kernel(content, records, self.overhead);
+    }
+
+    /// Behind the payload that is in closed records, `records` more of them were
+    /// closed, and another one is open.
+    pub(super) fn left_open(&mut self, records: u64) {
+        self.unplaced = Some(records);
     }
 
     pub(super) fn control_sealed(&mut self, content: u64) {
@@ -37,6 +49,14 @@ impl Framing {
     pub(super) fn payload_before(&self, wire: u64) -> (u64, bool) {
         if wire <= self.base {
             return (wire, true);
+        }
+        if let Some(records) = self.unplaced
+            && wire > self.wire_to()
+        {
+            // Each of them may end before, and the last may have come in part.
+            let framing = (records + 1) * self.overhead + MAX_CONTENT;
+            let beyond = (wire - self.wire_to()).saturating_sub(framing);
+            return (self.map.plain_sealed().get() + beyond, false);
         }
         let plain = self.map.plain_end(WireOffset::new(wire));
         let ends = self.map.wire_end(plain).is_some_and(|end| end.get() == wire);
@@ -109,6 +129,42 @@ mod tests {
                 let before = std::mem::replace(&mut progress, ledger.acked_to().get());
                 assert!(progress > before, "none after {n} transfers");
             }
+        }
+    }
+
+    /// While every call leaves a record open nothing is known of where records end,
+    /// and still how much of a transfer that fails the peer had, to a record or two
+    /// and all the framing: never more than is true.
+    #[test]
+    fn what_the_peer_has_of_open_ends_is_counted() {
+        const OVERHEAD: u64 = 22;
+        const MAX: u64 = 1 << 14;
+        let mut random = 1_u64;
+        let mut below = |most: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (random >> 33) % most
+        };
+        for round in 0..2000 {
+            let mut framing = super::Framing::new(0, OVERHEAD);
+            // Ends of the closed records: payload, wire.
+            let (mut ends, mut records) = (vec![(0, 0)], 0);
+            for _ in 0..=below(60) {
+                let content = if round % 2 == 0 { MAX } else { 1 + below(MAX) };
+                let (plain, wire) = ends[ends.len() - 1];
+                ends.push((plain + content, wire + content + OVERHEAD));
+                records += 1;
+                framing.left_open(records);
+            }
+            let (_, end) = ends[ends.len() - 1];
+            let acked = below(end + 1);
+            let whole = ends.iter().rev().find(|(_, wire)| *wire <= acked).unwrap().0;
+            let (known, ends_there) = framing.payload_before(acked);
+            assert!(known <= whole && !ends_there, "{known} of {whole}");
+            let unknown = (records + 2) * OVERHEAD + 2 * MAX;
+            assert!(known + unknown >= whole, "only {known} of {whole}");
+            // Once the last is closed all is known.
+            framing.sealed(ends[ends.len() - 1].0, records);
+            assert_eq!(framing.payload_before(end), (ends[ends.len() - 1].0, true));
         }
     }
 

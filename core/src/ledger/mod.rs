@@ -216,8 +216,8 @@ impl Ledger {
     /// are `overhead` bytes longer than their content. Everything accepted before
     /// is on the wire as it was.
     ///
-    /// Each [`Ledger::accepted`] is then to be followed by [`Ledger::sealed`] as
-    /// soon as no record is open; what facts say of the wire is brought to the
+    /// Each [`Ledger::accepted`] is then to be followed by [`Ledger::sealed`] if no
+    /// record is open, and else by [`Ledger::left_open`]; what facts say of the wire is brought to the
     /// payload's ends by the records' ends, and never to the early side.
     pub fn kernel_seals(&mut self, overhead: u64) {
         self.transport = Transport::KernelTls;
@@ -231,6 +231,15 @@ impl Ledger {
             framing.sealed(self.accepted_to, records);
         }
         self.forget_finished();
+    }
+
+    /// Fact: of what was accepted since [`Ledger::sealed`] the end is in a record that
+    /// is still open, the rest in `records` closed ones. Where those end is not
+    /// known; how much of their payload the peer has at the least is.
+    pub fn left_open(&mut self, records: u64) {
+        if let Some(framing) = &mut self.framing {
+            framing.left_open(records);
+        }
     }
 
     /// Fact: behind everything accepted the kernel has sealed a record of
