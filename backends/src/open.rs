@@ -46,7 +46,7 @@ pub fn open(choice: Choice, restrictions: &Restrictions) -> Result<Arc<dyn Backe
     })
 }
 
-/// The backend that [`BACKEND_VARIABLE`] names, `None` if it is not set.
+/// The backend that [`BACKEND_VARIABLE`] names, `None` if it is not set or empty.
 ///
 /// # Errors
 /// If it names none.
@@ -69,7 +69,7 @@ pub fn restrictions_from_env() -> Result<Restrictions, EnvError> {
 }
 
 /// The threshold that [`ZERO_COPY_THRESHOLD_VARIABLE`] holds, `None` if it is not
-/// set. `bench zerocopy` finds out what it should be on a machine.
+/// set or empty. `bench zerocopy` finds out what it should be on a machine.
 ///
 /// # Errors
 /// If it holds no number of bytes.
@@ -81,9 +81,11 @@ pub fn zero_copy_threshold_from_env() -> Result<Option<u64>, EnvError> {
     read(variable)?.map(parse).transpose()
 }
 
+/// A variable that is set to nothing says nothing, as where a unit file lists it
+/// without a value.
 fn read(variable: &'static str) -> Result<Option<String>, EnvError> {
     match env::var(variable) {
-        Ok(value) => Ok(Some(value)),
+        Ok(value) => Ok(Some(value).filter(|value| !value.is_empty())),
         Err(env::VarError::NotPresent) => Ok(None),
         Err(env::VarError::NotUnicode(_)) => Err(EnvError { variable, wrong: Wrong::NotUnicode }),
     }

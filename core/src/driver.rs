@@ -112,7 +112,8 @@ pub trait Driver: fmt::Debug {
     /// for, nothing is read, and TCP slows the peer down.
     ///
     /// # Errors
-    /// If there is no such connection.
+    /// If there is no such connection, or [`Self::close`] was called: what still comes
+    /// is discarded then.
     fn receive(&mut self, connection: ConnectionId) -> Result<(), RefuseReason>;
 
     /// As [`Self::receive`], but takes no more than `bytes` out of the socket,
@@ -121,7 +122,7 @@ pub trait Driver: fmt::Debug {
     /// start, record by record. Asking again changes how much.
     ///
     /// # Errors
-    /// If there is no such connection, or this driver cannot do that.
+    /// As [`Self::receive`], or if this driver cannot do that.
     fn receive_at_most(
         &mut self,
         connection: ConnectionId,

@@ -101,6 +101,12 @@ impl Segment {
             Self::File(range) => range.len(),
         }
     }
+
+    /// Whether there can be such bytes: no file is longer than `off_t` can count.
+    fn is_possible(&self) -> bool {
+        let Self::File(range) = self else { return true };
+        range.offset.checked_add(range.len()).is_some_and(|end| i64::try_from(end).is_ok())
+    }
 }
 
 /// Bytes handed over to be sent, with their ownership: memory, pooled buffers,
@@ -141,7 +147,9 @@ impl Payload {
         if len == 0 {
             return;
         }
-        // A file range may claim any length; too long is refused later.
+        // A file range may claim any length, and begin anywhere; too long is refused
+        // when it is submitted.
+        let len = if segment.is_possible() { len } else { u64::MAX };
         self.len = self.len.saturating_add(len);
         if !matches!(segment, Segment::File(_)) {
             self.memory += len;

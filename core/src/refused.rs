@@ -34,7 +34,8 @@ impl<T: fmt::Debug> std::error::Error for Refused<T> {}
 pub enum RefuseReason {
     /// An empty payload has no last byte that could be acknowledged.
     Empty,
-    /// The connection's offsets would not fit into 64 bits.
+    /// It would be more than a connection can count in 64 bits, or a range that no
+    /// file can have.
     TooLong,
     /// No such connection: it is over, or belongs to another driver. A peer can end
     /// one at any time, so this may come before [`Event::Closed`](crate::Event::Closed)

@@ -654,6 +654,17 @@ fn what_cannot_start_says_why_in_one_line() {
     }
 }
 
+/// As in a unit file that lists a variable without a value.
+#[test]
+fn an_empty_variable_says_nothing() {
+    let mut command = serve();
+    for variable in ["LASTBYTE_BACKEND", "LASTBYTE_DISABLE", "LASTBYTE_ZERO_COPY_THRESHOLD"] {
+        command.env(variable, "");
+    }
+    let server = Server::from(command.args(["--listen", "127.0.0.1:0", "--log", "json"]));
+    assert_eq!(server.get("/1kb").status, 200);
+}
+
 #[test]
 fn help_is_no_error() {
     let output = serve().arg("--help").output().unwrap();

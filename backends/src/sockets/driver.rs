@@ -377,7 +377,7 @@ impl<S: Selector, K: CompletionSink> Driver for SocketDriver<S, K> {
             let token = owner.token;
             self.selector.read_by_call(token, false);
         }
-        self.with(connection, Connection::receive)
+        self.with(connection, Connection::receive)?
     }
 
     fn receive_at_most(
@@ -391,7 +391,7 @@ impl<S: Selector, K: CompletionSink> Driver for SocketDriver<S, K> {
             return Err(RefuseReason::Unsupported { what });
         }
         self.read_by_call(connection.slot() as usize);
-        self.with(connection, |connection, cx| connection.receive_at_most(bytes, cx))
+        self.with(connection, |connection, cx| connection.receive_at_most(bytes, cx))?
     }
 
     fn offload_tls(

@@ -3,7 +3,7 @@
 use super::connection::{Connection, reason};
 use super::context::Context;
 use crate::sys::{input, tls_ulp};
-use lastbyte::{ControlRecord, Event, Moment, PooledBuf, Received, ReceivedRecord};
+use lastbyte::{ControlRecord, Event, Moment, PooledBuf, Received, ReceivedRecord, RefuseReason};
 use std::io;
 use std::os::fd::AsFd;
 
@@ -12,29 +12,38 @@ const DISCARD: usize = 16;
 
 impl Connection {
     /// The user asks for input.
-    pub(super) fn receive(&mut self, cx: &mut Context) {
+    pub(super) fn receive(&mut self, cx: &mut Context) -> Result<(), RefuseReason> {
         if self.wants_input {
-            return;
+            return Ok(());
         }
         if let Some(native) = self.native.as_mut().filter(|native| native.completes.receives) {
             native.reads_ahead |= !self.by_call;
         }
-        self.ask(None, cx);
+        self.ask(None, cx)
     }
 
     /// The user asks for input, and for no more than so much.
-    pub(super) fn receive_at_most(&mut self, bytes: usize, cx: &mut Context) {
-        self.ask(Some(bytes.max(1)), cx);
+    pub(super) fn receive_at_most(
+        &mut self,
+        bytes: usize,
+        cx: &mut Context,
+    ) -> Result<(), RefuseReason> {
+        self.ask(Some(bytes.max(1)), cx)
     }
 
-    fn ask(&mut self, limit: Option<usize>, cx: &mut Context) {
+    fn ask(&mut self, limit: Option<usize>, cx: &mut Context) -> Result<(), RefuseReason> {
+        if self.phase.discards_input() {
+            return Err(RefuseReason::Closing);
+        }
         if !self.phase.is_open() {
-            return;
+            // What it failed by is about to be told.
+            return Ok(());
         }
         (self.wants_input, self.read_limit) = (true, limit);
         if self.has_input() || self.input_ended {
             self.do_again(cx);
         }
+        Ok(())
     }
 
     /// Whether input may have been taken out of the socket that nobody asked

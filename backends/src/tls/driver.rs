@@ -351,7 +351,7 @@ impl<I: Inner, K: CompletionSink> Driver for TlsDriver<I, K> {
 
     fn receive(&mut self, connection: ConnectionId) -> Result<(), RefuseReason> {
         match self.with(connection, Connection::receive) {
-            Some(()) => Ok(()),
+            Some(asked) => asked,
             None => self.inner.get_mut().receive(connection),
         }
     }

@@ -9,9 +9,11 @@ use crate::rig::Rig;
 use crate::wire::Wire;
 use crate::{Case, Proof, Subject, pattern};
 use lastbyte::{
-    AttachOptions, ConnectionId, DriverConfig, Limit, Part, Payload, RefuseReason, Watch,
+    AttachOptions, ConnectionId, DriverConfig, FileRange, FileSource, Limit, Part, Payload,
+    RefuseReason, Watch,
 };
 use std::io::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub(super) fn cases() -> Vec<Case> {
@@ -99,6 +101,16 @@ fn payloads_come_back(subject: &Subject) -> Result<Proof, Failure> {
     let stalling = Stalling::after(peer, 0)?;
     let (reason, _) = refused(&mut rig, connection, 0)?;
     ensure!(reason == RefuseReason::Empty, "an empty payload: {reason}");
+    // No file reaches beyond what `off_t` can count, nor a connection that far.
+    let file: Arc<dyn FileSource> = Arc::new(tempfile::tempfile()?);
+    for (offset, len) in [(0, u64::MAX), (1 << 63, 10), (i64::MAX as u64, 1), (u64::MAX, 1)] {
+        let range = FileRange::new(Arc::clone(&file), offset, len);
+        let Err(refused) = rig.driver().submit(connection, range.into(), Watch::ALL) else {
+            return Err(Failure::new(format!("{len} bytes at {offset} were not refused")));
+        };
+        ensure!(refused.reason == RefuseReason::TooLong, "an endless file: {}", refused.reason);
+        ensure!(refused.value.segments().len() == 1, "another payload came back");
+    }
     // A refusal must not use up a transfer id; the record checks that.
     rig.send(connection, 5_000_000, Watch::ALL)?;
     rig.driver().close(connection, crate::rig::PATIENCE)?;

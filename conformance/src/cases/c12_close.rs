@@ -6,7 +6,7 @@ use crate::peers::{End, Flooding, Puppet, Stalling, half_closing, reader};
 use crate::rig::{PATIENCE, Rig};
 use crate::wire::Wire;
 use crate::{Case, Proof, Subject};
-use lastbyte::{CloseOutcome, FailReason, Watch};
+use lastbyte::{CloseOutcome, FailReason, RefuseReason, Watch};
 use std::io::Write;
 use std::time::{Duration, Instant};
 
@@ -155,6 +155,9 @@ fn waits(subject: &Subject) -> Result<Proof, Failure> {
     let mut puppet = Puppet::new(peer)?;
     rig.send(connection, 12_000, Watch::ALL)?;
     rig.driver().close(connection, PATIENCE)?;
+    // What still comes is thrown away, so that nothing would answer.
+    let asked = rig.driver().receive(connection);
+    ensure!(asked == Err(RefuseReason::Closing), "asked for input while closing: {asked:?}");
     rig.linger(Duration::from_millis(50))?;
     ensure!(puppet.held()? < 12_000, "everything fits the window, so nothing is shown");
     ensure!(!rig.record.is_closed(connection), "closed before the peer had everything");

@@ -477,7 +477,9 @@ impl Ledger {
         if self.ended {
             return Err(RefuseReason::Closing);
         }
-        if self.submitted_to.checked_add(payload.len()).is_none() {
+        // Room is left for the framing, where the kernel adds some.
+        let end = self.submitted_to.checked_add(payload.len());
+        if end.is_none_or(|end| end > u64::MAX / 4) {
             return Err(RefuseReason::TooLong);
         }
         if self.transfers.len() >= self.limits.transfers {

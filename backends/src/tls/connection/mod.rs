@@ -155,16 +155,21 @@ impl Connection {
         Ok(transfer)
     }
 
-    pub(super) fn receive(&mut self, inner: &mut dyn Driver, cx: &mut Context) {
-        if self.closing.is_some() || matches!(self.phase, Phase::Ending) {
-            return;
+    pub(super) fn receive(
+        &mut self,
+        inner: &mut dyn Driver,
+        cx: &mut Context,
+    ) -> Result<(), RefuseReason> {
+        if self.closing.is_some() {
+            return Err(RefuseReason::Closing);
         }
         // Until the user has it, asking again is asking for the same.
-        if self.answered_in == Some(cx.deliveries) {
-            return;
+        let is_answered = self.answered_in == Some(cx.deliveries);
+        if !is_answered && !matches!(self.phase, Phase::Ending) {
+            self.wants_input = true;
+            self.read(inner, cx);
         }
-        self.wants_input = true;
-        self.read(inner, cx);
+        Ok(())
     }
 
     /// Says to the peer that nothing more comes, behind all that was submitted.
