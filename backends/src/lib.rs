@@ -16,6 +16,7 @@
 
 #![deny(unsafe_code)]
 
+mod connect;
 mod epoll;
 #[cfg_attr(
     not(all(target_os = "linux", not(lastbyte_portable))),
@@ -38,6 +39,7 @@ pub mod tls;
 #[cfg(feature = "tokio")]
 pub mod tokio;
 
+pub use connect::connect;
 pub use open::{
     BACKEND_VARIABLE, BUILT, DISABLE_VARIABLE, EnvError, ZERO_COPY_THRESHOLD_VARIABLE,
     choice_from_env, open, restrictions_from_env, zero_copy_threshold_from_env,

@@ -35,6 +35,8 @@ pub(crate) struct Line {
     pub(crate) support: StageSupport,
     pub(crate) transfers: Vec<Told>,
     pub(crate) closed: Option<CloseOutcome>,
+    /// It was attached while it connected, and has.
+    pub(crate) connected: bool,
     pub(crate) input: Vec<u8>,
     pub(crate) inputs: usize,
     pub(crate) ended: bool,
@@ -103,6 +105,7 @@ impl Record {
         let line = Line {
             support,
             transfers: Vec::new(),
+            connected: false,
             closed: None,
             input: Vec::new(),
             inputs: 0,
@@ -214,6 +217,18 @@ impl Record {
             Event::Transfer(completion) => self.complete(completion, now),
             Event::Accepted { listener, socket } => self.accepted.push_back((listener, socket)),
             Event::AcceptPaused { errno, .. } => self.accept_pauses.push(errno),
+            Event::Connected { connection, at } => {
+                self.check_moment(connection, at, now);
+                let Some(line) = self.open_line(connection, "connected") else {
+                    return;
+                };
+                let sent = line.transfers.iter().any(|told| told.queued.is_some());
+                let late = line.connected || sent || line.inputs > 0;
+                line.connected = true;
+                if late {
+                    self.violations.push(format!("{connection} connected late, or again"));
+                }
+            }
             Event::Received { connection, received, at } => {
                 let Some(line) = self.open_line(connection, "received") else {
                     return;

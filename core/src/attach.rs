@@ -13,8 +13,8 @@ pub struct AttachOptions {
     /// Transfers that may be unfinished on this connection.
     pub max_transfers: usize,
     /// The connection is reset when the peer has acknowledged nothing new for
-    /// this long while something is unacknowledged. `None`: only TCP's own
-    /// limits apply.
+    /// this long while something is unacknowledged, or has not connected by then.
+    /// `None`: only TCP's own limits apply.
     pub stall_timeout: Option<Duration>,
     /// How long zero-copied memory may stay with the kernel after the
     /// connection has ended before it is leaked.

@@ -30,6 +30,15 @@ pub enum Event {
         /// mean that descriptors have run out.
         errno: i32,
     },
+    /// A socket that was attached as one that connects ([`Socket::connecting`]) has
+    /// connected. Comes once, before anything was sent; if it cannot connect,
+    /// [`Event::Closed`] says why.
+    Connected {
+        /// The connection.
+        connection: ConnectionId,
+        /// When that was seen.
+        at: Moment,
+    },
     /// The answer to one [`Driver::receive`](crate::Driver::receive).
     Received {
         /// The connection.
@@ -114,6 +123,7 @@ pub struct Socket {
     stream: TcpStream,
     peer: Option<SocketAddr>,
     fresh: AtomicBool,
+    connects: bool,
 }
 
 impl Socket {
@@ -122,7 +132,23 @@ impl Socket {
     /// wrong offsets and so wrong completions.
     #[must_use]
     pub fn accepted(stream: TcpStream, peer: SocketAddr) -> Self {
-        Self { stream, peer: Some(peer), fresh: AtomicBool::new(true) }
+        Self { stream, peer: Some(peer), fresh: AtomicBool::new(true), connects: false }
+    }
+
+    /// A socket on which a non-blocking `connect(2)` was begun, whatever has become of
+    /// it meanwhile. It can be used as soon as it is attached: what is submitted is
+    /// sent once it has connected, which [`Event::Connected`] tells. Connecting may
+    /// take as long as [`AttachOptions::stall_timeout`](crate::AttachOptions), or
+    /// else as long as TCP allows.
+    #[must_use]
+    pub fn connecting(stream: TcpStream) -> Self {
+        Self { connects: true, ..Self::from(stream) }
+    }
+
+    /// Whether it was made by [`Self::connecting`].
+    #[must_use]
+    pub fn is_connecting(&self) -> bool {
+        self.connects
     }
 
     /// The other side's address, where the backend knows it already.
@@ -162,6 +188,6 @@ impl AsFd for Socket {
 /// Any connected socket, whatever was done with it before.
 impl From<TcpStream> for Socket {
     fn from(stream: TcpStream) -> Self {
-        Self { stream, peer: None, fresh: AtomicBool::new(false) }
+        Self { stream, peer: None, fresh: AtomicBool::new(false), connects: false }
     }
 }

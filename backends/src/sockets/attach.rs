@@ -1,8 +1,10 @@
 //! Taking a socket over.
 
+use super::connecting::CONNECTING;
 use super::connection::{Connection, ZeroCopy};
 use super::context::Context;
 use super::native::Native;
+use crate::facilities::Facilities;
 use crate::sys::{error_queue, out_queue, tcp_info, timestamping, zero_copy};
 use lastbyte::{
     AttachOptions, ConnectionId, Ledger, LedgerLimits, RefuseReason, Refused, Socket, StampKeys,
@@ -25,41 +27,94 @@ impl Connection {
         id: ConnectionId,
         token: usize,
         options: &AttachOptions,
-        cx: &Context,
+        cx: &mut Context,
     ) -> Result<Self, Refused<Socket>> {
-        match prepare(&socket, options, cx) {
-            Ok(prepared) => Ok(prepared.into_connection(socket, id, token, options, cx)),
+        // Before the stream is asked for, after which it counts as handed out.
+        let fresh = socket.is_fresh();
+        let prepared = prepare(&socket, fresh, options).and_then(|connected| {
+            connected.then(|| taken_over(socket.stream(), fresh, &cx.facilities)).transpose()
+        });
+        let taken_over = match prepared {
+            Ok(taken_over) => taken_over,
             Err((doing, error)) => {
                 let errno = error.raw_os_error().unwrap_or(0);
-                Err(Refused::new(socket, RefuseReason::System { doing, errno }))
+                return Err(Refused::new(socket, RefuseReason::System { doing, errno }));
+            }
+        };
+        let stamps =
+            taken_over.as_ref().map_or(cx.facilities.timestamps, |now| now.stamp_keys.is_some());
+        let stages = cx.facilities.stages(stamps);
+        let limits = LedgerLimits { memory: options.max_memory, transfers: options.max_transfers };
+        let ledger = Ledger::new(id, stages, limits);
+        let connects = socket.is_connecting();
+        let mut connection = Self::new(socket.into_stream(), id, token, ledger, stages);
+        let completes = cx.completes;
+        if completes.sends || completes.receives {
+            connection.native = Some(Box::new(Native::new(completes)));
+        }
+        connection.stall_timeout = options.stall_timeout;
+        connection.release_timeout = options.release_timeout;
+        match taken_over {
+            None => connection.await_connect(cx),
+            Some(taken_over) => {
+                connection.begin(taken_over);
+                if connects {
+                    connection.tell_connected(cx);
+                }
             }
         }
+        Ok(connection)
+    }
+
+    /// What was found out when the socket was taken over holds from now on.
+    pub(super) fn begin(&mut self, taken_over: TakenOver) {
+        let keys = taken_over.stamp_keys.unwrap_or(StampKeys::from_base(0));
+        self.ledger.kernel_counts_from(keys, 0);
+        self.stamps = taken_over.stamp_keys.is_some();
+        self.acked_base = taken_over.acked_base;
+        self.zero_copy = taken_over.zero_copy;
     }
 }
 
-/// What was found out about a socket, and done to it.
-struct Prepared {
+/// What could not be done, and why.
+pub(super) type Failed = (&'static str, io::Error);
+
+/// What was found out about a connected socket, and done to it.
+pub(super) struct TakenOver {
     stamp_keys: Option<StampKeys>,
     acked_base: u64,
     zero_copy: ZeroCopy,
 }
 
-fn prepare(
-    socket: &Socket,
-    options: &AttachOptions,
-    cx: &Context,
-) -> Result<Prepared, (&'static str, io::Error)> {
-    // Before the stream is asked for, after which it counts as handed out.
-    let fresh = socket.is_fresh();
+/// What can be done before it is connected. Says whether it is.
+fn prepare(socket: &Socket, fresh: bool, options: &AttachOptions) -> Result<bool, Failed> {
     let stream = socket.stream();
     if options.no_delay {
         stream.set_nodelay(true).map_err(|error| ("TCP_NODELAY", error))?;
     }
-    let facilities = &cx.facilities;
-    if !fresh {
-        stream.peer_addr().map_err(|error| ("getpeername", error))?;
-        stream.set_nonblocking(true).map_err(|error| ("O_NONBLOCK", error))?;
+    if fresh {
+        return Ok(true);
     }
+    let connected = match stream.peer_addr() {
+        Ok(_) => true,
+        Err(error) if socket.is_connecting() && error.kind() == io::ErrorKind::NotConnected => {
+            match stream.take_error() {
+                Ok(None) => false,
+                Ok(Some(error)) | Err(error) => return Err((CONNECTING, error)),
+            }
+        }
+        Err(error) => return Err(("getpeername", error)),
+    };
+    stream.set_nonblocking(true).map_err(|error| ("O_NONBLOCK", error))?;
+    Ok(connected)
+}
+
+/// Takes over a connected socket.
+pub(super) fn taken_over(
+    stream: &TcpStream,
+    fresh: bool,
+    facilities: &Facilities,
+) -> Result<TakenOver, Failed> {
     // What was written before the driver took over is not its business, but
     // counts in the kernel's numbers.
     let acked_base = if fresh || !facilities.tcp_info {
@@ -74,7 +129,7 @@ fn prepare(
     let zero_copy =
         if facilities.zero_copy && !used_before { ZeroCopy::Untried } else { ZeroCopy::Unusable };
     let stamp_keys = if facilities.timestamps {
-        enable_stamps(stream, fresh, cx)
+        enable_stamps(stream, fresh, facilities.timestamp_id_tcp)
     } else {
         // A listener's or a former owner's wishes would fill a queue that
         // nobody reads. Where there is no such option, there are none.
@@ -84,34 +139,7 @@ fn prepare(
     if !fresh {
         forget_old_notices(stream);
     }
-    Ok(Prepared { stamp_keys, acked_base, zero_copy })
-}
-
-impl Prepared {
-    fn into_connection(
-        self,
-        socket: Socket,
-        id: ConnectionId,
-        token: usize,
-        options: &AttachOptions,
-        cx: &Context,
-    ) -> Connection {
-        let stages = cx.facilities.stages(self.stamp_keys.is_some());
-        let limits = LedgerLimits { memory: options.max_memory, transfers: options.max_transfers };
-        let keys = self.stamp_keys.unwrap_or(StampKeys::from_base(0));
-        let ledger = Ledger::new(id, stages, limits).with_kernel_counters(keys, 0);
-        let mut connection = Connection::new(socket.into_stream(), id, token, ledger, stages);
-        connection.stamps = self.stamp_keys.is_some();
-        connection.acked_base = self.acked_base;
-        connection.zero_copy = self.zero_copy;
-        let completes = cx.completes;
-        if completes.sends || completes.receives {
-            connection.native = Some(Box::new(Native::new(completes)));
-        }
-        connection.stall_timeout = options.stall_timeout;
-        connection.release_timeout = options.release_timeout;
-        connection
-    }
+    Ok(TakenOver { stamp_keys, acked_base, zero_copy })
 }
 
 /// Empties the error queue of what a former owner has asked for: under the new
@@ -150,13 +178,13 @@ fn written(stream: &TcpStream, out_queue: bool) -> io::Result<u64> {
 /// Makes stamps reportable and says how they are named, or `None` if this
 /// socket cannot have them: then it is looked at instead, and that is said in
 /// what attaching returns.
-fn enable_stamps(stream: &TcpStream, fresh: bool, cx: &Context) -> Option<StampKeys> {
+fn enable_stamps(stream: &TcpStream, fresh: bool, id_tcp: bool) -> Option<StampKeys> {
     let fd = stream.as_fd();
     if fresh {
-        timestamping::enable(fd, cx.facilities.timestamp_id_tcp).ok()?;
+        timestamping::enable(fd, id_tcp).ok()?;
         return Some(StampKeys::from_base(0));
     }
-    if cx.facilities.timestamp_id_tcp {
+    if id_tcp {
         timestamping::clear(fd).ok()?;
         timestamping::enable(fd, true).ok()?;
         return Some(StampKeys::from_base(0));

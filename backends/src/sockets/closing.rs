@@ -115,7 +115,7 @@ impl Connection {
         if self.phase.is_open() && self.end != StreamEnd::Due {
             return;
         }
-        if self.end_is_due() && !self.has_output() && self.is_written() {
+        if self.end_is_due() && !self.connecting && !self.has_output() && self.is_written() {
             // A socket whose both ends were sent refuses to end again.
             if self.end != StreamEnd::Sent && self.stream.shutdown(Shutdown::Write).is_err() {
                 // The peer has torn the connection down meanwhile.

@@ -59,6 +59,8 @@ pub(super) struct Connection {
     pub(super) input_ended: bool,
     /// The user has asked for input.
     pub(super) wants_input: bool,
+    /// It is not connected yet.
+    pub(super) connecting: bool,
     /// It waits in the driver's `again` list.
     pub(super) in_again: bool,
 
@@ -81,7 +83,7 @@ pub(super) struct Connection {
     /// When a look last showed that the peer has acknowledged more.
     moved_at: Time,
     /// How far the peer had acknowledged the wire, and since when it is no further.
-    progress: (u64, Time),
+    pub(super) progress: (u64, Time),
     /// The alarm that counts; others are stale.
     pub(super) armed: Option<Time>,
     /// Where the selector completes operations by itself.
@@ -125,6 +127,7 @@ impl Connection {
             read_closed: false,
             input_ended: false,
             wants_input: false,
+            connecting: false,
             in_again: false,
             stamps: false,
             zero_copy: ZeroCopy::Unusable,
@@ -171,6 +174,9 @@ impl Connection {
 
     /// Something happened on the socket.
     pub(super) fn ready(&mut self, ready: Ready, cx: &mut Context) {
+        if self.connecting && !self.connects(ready, cx) {
+            return;
+        }
         self.readable |= ready.readable || ready.read_closed;
         self.writable |= ready.writable;
         self.read_closed |= ready.read_closed;
@@ -343,7 +349,8 @@ impl Connection {
 
     fn stall_due(&mut self) -> Option<Time> {
         let timeout = self.stall_timeout?;
-        if self.ledger.is_empty() || matches!(self.phase, Phase::Dying { .. } | Phase::Gone) {
+        let waits = self.connecting || !self.ledger.is_empty();
+        if !waits || matches!(self.phase, Phase::Dying { .. } | Phase::Gone) {
             return None;
         }
         // Where nothing tells of acknowledgement, room in the send buffer does.

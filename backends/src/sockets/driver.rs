@@ -119,7 +119,7 @@ impl<S: Selector, K: CompletionSink> SocketDriver<S, K> {
         }
         let reads = connection.wants_input || connection.discards_input();
         let input = reads && !connection.has_input() && !connection.input_ended;
-        let output = !connection.writable && connection.has_output();
+        let output = !connection.writable && (connection.connecting || connection.has_output());
         let prepared = connection.take_prepared();
         self.selector.want(token, input, output);
         if let Some((memory, zero_copy)) = prepared {
@@ -321,7 +321,7 @@ impl<S: Selector, K: CompletionSink> Driver for SocketDriver<S, K> {
             return Err(Refused::new(socket, system("polling the socket", &error)));
         }
         let id = ConnectionId::new(u32::try_from(slot).unwrap_or(u32::MAX), self.generation);
-        match Connection::attach(socket, id, token, options, &self.cx) {
+        match Connection::attach(socket, id, token, options, &mut self.cx) {
             Ok(connection) => {
                 let stages = connection.stages;
                 self.connections.insert(connection);

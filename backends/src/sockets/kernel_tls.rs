@@ -223,6 +223,9 @@ impl Connection {
         if !self.takes_output() {
             return Some(RefuseReason::Closing);
         }
+        if self.connecting {
+            return Some(RefuseReason::Unsupported { what: "it is not connected yet" });
+        }
         let has_keys = |tls: &KernelTls| tls.transmit.is_some() || tls.receive.is_some();
         if self.kernel_tls.as_deref().is_some_and(has_keys) {
             return Some(RefuseReason::Unsupported { what: "it is the kernel's already" });

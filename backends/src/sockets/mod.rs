@@ -11,6 +11,7 @@ pub(crate) mod ahead;
 mod attach;
 mod backend;
 mod closing;
+mod connecting;
 mod connection;
 mod context;
 pub(crate) mod driver;

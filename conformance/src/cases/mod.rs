@@ -1,5 +1,6 @@
 //! The contract, one file a number.
 
+mod c01_connecting;
 mod c01_exactly_once;
 mod c02_order;
 mod c03_truth;
@@ -47,6 +48,7 @@ use std::time::{Duration, Instant};
 pub fn cases() -> Vec<Case> {
     [
         c01_exactly_once::cases(),
+        c01_connecting::cases(),
         c02_order::cases(),
         c03_truth::cases(),
         c03_truth_over_a_link::cases(),

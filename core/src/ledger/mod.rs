@@ -131,8 +131,15 @@ impl Ledger {
     /// The same, with the kernel's counters where they really stand.
     #[must_use]
     pub fn with_kernel_counters(mut self, keys: StampKeys, next_zero_copy: u32) -> Self {
-        (self.keys, self.first_call) = (keys, next_zero_copy);
+        self.kernel_counts_from(keys, next_zero_copy);
         self
+    }
+
+    /// The same for a ledger that nothing was accepted of, because its connection was
+    /// still to be made.
+    pub fn kernel_counts_from(&mut self, keys: StampKeys, next_zero_copy: u32) {
+        debug_assert_eq!(self.accepted_to, 0, "the kernel has begun to count");
+        (self.keys, self.first_call) = (keys, next_zero_copy);
     }
 
     /// Enters a transfer behind all others.

@@ -1,0 +1,67 @@
+//! A socket that was attached before it is connected: what is submitted waits, and
+//! so does what the socket has to be asked and told.
+
+use super::attach::taken_over;
+use super::connection::{Connection, reason};
+use super::context::Context;
+use super::selector::Ready;
+use lastbyte::{Event, FailReason};
+use std::io;
+
+/// What fails if it cannot connect.
+pub(super) const CONNECTING: &str = "connect";
+
+impl Connection {
+    /// It is not connected yet. A socket becomes writable when it is, or cannot be.
+    pub(super) fn await_connect(&mut self, cx: &mut Context) {
+        (self.connecting, self.writable) = (true, false);
+        self.progress = (0, cx.time());
+        self.arm(cx);
+    }
+
+    pub(super) fn tell_connected(&mut self, cx: &mut Context) {
+        let event = Event::Connected { connection: self.id, at: cx.now() };
+        cx.outbox.push(event);
+    }
+
+    /// Something happened on it: says whether it is connected now.
+    pub(super) fn connects(&mut self, ready: Ready, cx: &mut Context) -> bool {
+        let error = match (self.stream.take_error(), self.stream.peer_addr()) {
+            (Ok(None), Ok(_)) => return self.connected(cx),
+            (Ok(Some(error)) | Err(error), _) => error,
+            // Not even writable: nothing is known yet.
+            (Ok(None), Err(_)) if !ready.writable && !ready.read_closed => return false,
+            (Ok(None), Err(error)) => error,
+        };
+        self.cannot_connect(&error, cx);
+        false
+    }
+
+    /// It ends before it has begun.
+    pub(super) fn cannot_connect(&mut self, error: &io::Error, cx: &mut Context) {
+        let why = match reason(CONNECTING, error) {
+            // Before anything was sent that is a refusal.
+            FailReason::Reset => FailReason::System {
+                doing: CONNECTING,
+                errno: error.raw_os_error().unwrap_or(libc::ECONNREFUSED),
+            },
+            why => why,
+        };
+        self.die(&why, cx);
+    }
+
+    fn connected(&mut self, cx: &mut Context) -> bool {
+        match taken_over(&self.stream, false, &cx.facilities) {
+            Ok(taken_over) => self.begin(taken_over),
+            Err((doing, error)) => {
+                self.die(&reason(doing, &error), cx);
+                return false;
+            }
+        }
+        self.connecting = false;
+        self.progress = (0, cx.time());
+        self.writable = true;
+        self.tell_connected(cx);
+        true
+    }
+}
