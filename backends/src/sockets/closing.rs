@@ -92,17 +92,20 @@ impl Connection {
     pub(super) fn finish_stream(&mut self, cx: &mut Context) {
         if self.takes_output() {
             self.end = StreamEnd::Due;
+            self.moved_at = cx.time();
             self.progress_phase(cx);
             self.arm(cx);
         }
     }
 
     pub(super) fn close(&mut self, within: Duration, cx: &mut Context) {
-        let by = cx.time().after(within);
+        let now = cx.time();
+        let by = now.after(within);
         match &mut self.phase {
             Phase::Open => {
                 self.phase = Phase::Draining { by };
                 self.wants_input = false;
+                self.moved_at = now;
             }
             Phase::Draining { by: old } | Phase::Finishing { by: old, .. } => *old = by.min(*old),
             Phase::Lingering { .. } | Phase::Dying { .. } | Phase::Gone => return,

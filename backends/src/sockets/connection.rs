@@ -80,8 +80,9 @@ pub(super) struct Connection {
     /// When the error queue was last read.
     pub(super) last_notice: Time,
     look_pause: Duration,
-    /// When a look last showed that the peer has acknowledged more.
-    moved_at: Time,
+    /// When a look last showed that the peer has acknowledged more, or the end was
+    /// asked for, which is waited for anew.
+    pub(super) moved_at: Time,
     /// How far the peer had acknowledged the wire, and since when it is no further.
     pub(super) progress: (u64, Time),
     /// The alarm that counts; others are stale.
