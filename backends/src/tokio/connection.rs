@@ -1,14 +1,16 @@
 //! One connection, as futures.
 
 use super::shared::User;
+use super::standing::Standing;
 use super::transfer::Transfer;
 use lastbyte::{
-    Attached, CloseOutcome, ConnectionId, FailReason, Payload, PooledBuf, Received, Refused,
-    StageSupport, Watch, ZeroCopySend,
+    Attached, CloseOutcome, ConnectionId, Payload, PooledBuf, Received, Refused, StageSupport,
+    TlsEstablished, Watch, ZeroCopySend,
 };
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 /// How long a connection that is merely dropped may take to close.
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
@@ -21,10 +23,9 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 pub struct Connection {
     user: User,
     attached: Attached,
+    is_tls: bool,
     received: mpsc::UnboundedReceiver<Received>,
-    closed: oneshot::Receiver<CloseOutcome>,
-    /// What came out of `closed`, which gives it once only.
-    outcome: Option<CloseOutcome>,
+    standing: Arc<Standing>,
     /// The driver was asked for input that has not been taken yet.
     asked: bool,
     has_ended: bool,
@@ -36,15 +37,16 @@ impl Connection {
     pub(super) fn new(
         user: User,
         attached: Attached,
+        is_tls: bool,
         received: mpsc::UnboundedReceiver<Received>,
-        closed: oneshot::Receiver<CloseOutcome>,
+        standing: Arc<Standing>,
     ) -> Self {
         Self {
             user,
             attached,
+            is_tls,
             received,
-            closed,
-            outcome: None,
+            standing,
             asked: false,
             has_ended: false,
             is_truncated: false,
@@ -62,6 +64,25 @@ impl Connection {
     #[must_use]
     pub fn stages(&self) -> StageSupport {
         self.attached.stages
+    }
+
+    /// What was agreed on in the TLS handshake, and who has the record layer of each
+    /// direction, if the handshake is done.
+    #[must_use]
+    pub fn tls(&self) -> Option<&TlsEstablished> {
+        self.standing.tls()
+    }
+
+    /// Waits until the TLS handshake is done, and says what came of it; `None`, at
+    /// once, on a connection without TLS. Cancel-safe, and the same each time.
+    ///
+    /// There is no need to wait: what is sent before is sent after it.
+    ///
+    /// # Errors
+    /// How the connection ended before that, such as with
+    /// [`FailReason::Tls`](lastbyte::FailReason::Tls).
+    pub async fn established(&self) -> Result<Option<&TlsEstablished>, CloseOutcome> {
+        if self.is_tls { self.standing.established().await.map(Some) } else { Ok(None) }
     }
 
     /// Sends `payload` behind everything sent before. Never waits for the peer: what
@@ -144,13 +165,7 @@ impl Connection {
 
     async fn outcome(&mut self) -> CloseOutcome {
         self.is_over = true;
-        if let Some(outcome) = &self.outcome {
-            return outcome.clone();
-        }
-        // Without a word the driver is gone, and with it the connection.
-        let told = (&mut self.closed).await;
-        let outcome = told.unwrap_or(CloseOutcome::Failed(FailReason::Closed));
-        self.outcome.insert(outcome).clone()
+        self.standing.outcome().await.clone()
     }
 }
 

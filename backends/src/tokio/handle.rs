@@ -3,13 +3,15 @@
 use super::connection::Connection;
 use super::listener::Listener;
 use super::shared::{Shared, User};
+use super::standing::{Standing, Teller};
 use super::turning;
 use lastbyte::{
     AttachOptions, Attached, Backend, Counters, Driver, DriverConfig, DriverError, NotRegistered,
     Pool, RefuseReason, Refused, Socket, TlsRole, event_channel,
 };
 use std::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use std::sync::Arc;
+use tokio::sync::mpsc;
 
 /// Makes a driver of `backend` and has a task of the current runtime turn it,
 /// until every handle, listener and connection is gone.
@@ -72,7 +74,7 @@ impl Handle {
         socket: Socket,
         options: &AttachOptions,
     ) -> Result<Connection, Refused<Socket>> {
-        self.attach_by(socket, |driver, socket| driver.attach(socket, options))
+        self.attach_by(socket, false, |driver, socket| driver.attach(socket, options))
     }
 
     /// Takes over a connected socket that speaks TLS in this role.
@@ -85,22 +87,25 @@ impl Handle {
         options: &AttachOptions,
         role: &TlsRole,
     ) -> Result<Connection, Refused<Socket>> {
-        self.attach_by(socket, |driver, socket| driver.attach_tls(socket, options, role))
+        let is_tls = !matches!(role, TlsRole::Plain);
+        self.attach_by(socket, is_tls, |driver, socket| driver.attach_tls(socket, options, role))
     }
 
     fn attach_by(
         &self,
         socket: Socket,
+        is_tls: bool,
         attach: impl FnOnce(&mut dyn Driver, Socket) -> Result<Attached, Refused<Socket>>,
     ) -> Result<Connection, Refused<Socket>> {
         let (received, to_receive) = mpsc::unbounded_channel();
-        let (closed, to_close) = oneshot::channel();
+        let standing = Arc::new(Standing::default());
+        let teller = Teller::new(Arc::clone(&standing));
         let attached = self.user.give(socket, |turned, socket| {
             let attached = attach(&mut *turned.driver, socket)?;
-            turned.inboxes.attached(attached.connection, received, closed);
+            turned.inboxes.attached(attached.connection, received, teller);
             Ok(attached)
         })?;
-        Ok(Connection::new(self.user.clone(), attached, to_receive, to_close))
+        Ok(Connection::new(self.user.clone(), attached, is_tls, to_receive, standing))
     }
 
     /// Has the kernel pin the memory of a contiguous pool once for all.

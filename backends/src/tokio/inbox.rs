@@ -1,13 +1,11 @@
 //! Who waits for which event.
 
 use super::listeners::Listeners;
-use lastbyte::{
-    CloseOutcome, Completion, ConnectionId, Event, Reached, Received, Stage, TransferId, Watch,
-};
+use super::standing::Teller;
+use lastbyte::{Completion, ConnectionId, Event, Reached, Received, Stage, TransferId, Watch};
 use std::collections::HashMap;
 use std::io;
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::oneshot;
 
 /// Where events go. Senders whose receivers are gone are no error: somebody did
 /// not want to know any more.
@@ -20,7 +18,7 @@ pub(super) struct Inboxes {
 #[derive(Debug)]
 struct Inbox {
     received: UnboundedSender<Received>,
-    closed: oneshot::Sender<CloseOutcome>,
+    standing: Teller,
     transfers: HashMap<TransferId, News>,
 }
 
@@ -37,9 +35,9 @@ impl Inboxes {
         &mut self,
         id: ConnectionId,
         received: UnboundedSender<Received>,
-        closed: oneshot::Sender<CloseOutcome>,
+        standing: Teller,
     ) {
-        self.connections.insert(id, Inbox { received, closed, transfers: HashMap::new() });
+        self.connections.insert(id, Inbox { received, standing, transfers: HashMap::new() });
     }
 
     pub(super) fn submitted(
@@ -70,9 +68,14 @@ impl Inboxes {
                     drop(inbox.received.send(received));
                 }
             }
+            Event::TlsEstablished { connection, tls, .. } => {
+                if let Some(inbox) = self.connections.get(&connection) {
+                    inbox.standing.established(tls);
+                }
+            }
             Event::Closed { connection, outcome, .. } => {
                 if let Some(inbox) = self.connections.remove(&connection) {
-                    drop(inbox.closed.send(outcome));
+                    inbox.standing.closed(outcome);
                 }
             }
             _ => {}

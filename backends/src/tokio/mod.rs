@@ -36,6 +36,7 @@ mod inbox;
 mod listener;
 mod listeners;
 mod shared;
+mod standing;
 mod transfer;
 mod turning;
 mod within;

@@ -4,6 +4,8 @@
 
 mod certificates;
 mod failing;
+#[cfg(feature = "tokio")]
+mod futures;
 mod handshakes;
 mod hostile;
 mod interop;

@@ -1,0 +1,73 @@
+//! What is known of a connection.
+
+use lastbyte::{CloseOutcome, FailReason, TlsEstablished};
+use std::sync::{Arc, OnceLock};
+use tokio::sync::Notify;
+
+/// What the driver has told of a connection, for whoever asks, as often as they do.
+#[derive(Debug, Default)]
+pub(super) struct Standing {
+    tls: OnceLock<TlsEstablished>,
+    outcome: OnceLock<CloseOutcome>,
+    changed: Notify,
+}
+
+impl Standing {
+    pub(super) fn tls(&self) -> Option<&TlsEstablished> {
+        self.tls.get()
+    }
+
+    /// How it ended, once it has.
+    pub(super) async fn outcome(&self) -> &CloseOutcome {
+        self.until(|| self.outcome.get()).await
+    }
+
+    /// What was agreed on, or how it ended without.
+    pub(super) async fn established(&self) -> Result<&TlsEstablished, CloseOutcome> {
+        self.until(|| {
+            let known = self.tls.get().map(Ok);
+            known.or_else(|| self.outcome.get().map(|outcome| Err(outcome.clone())))
+        })
+        .await
+    }
+
+    async fn until<R>(&self, look: impl Fn() -> Option<R>) -> R {
+        loop {
+            // Made before the look: it hears of every change from here on.
+            let changed = self.changed.notified();
+            if let Some(found) = look() {
+                return found;
+            }
+            changed.await;
+        }
+    }
+}
+
+/// The driver's end. If it is dropped without an outcome, the driver is gone, and
+/// with it the connection.
+#[derive(Debug)]
+pub(super) struct Teller(Arc<Standing>);
+
+impl Teller {
+    pub(super) fn new(standing: Arc<Standing>) -> Self {
+        Self(standing)
+    }
+
+    pub(super) fn established(&self, tls: TlsEstablished) {
+        // It comes once.
+        self.0.tls.set(tls).unwrap_or_default();
+        self.0.changed.notify_waiters();
+    }
+
+    pub(super) fn closed(&self, outcome: CloseOutcome) {
+        // What came first holds.
+        self.0.outcome.set(outcome).unwrap_or_default();
+        self.0.changed.notify_waiters();
+    }
+}
+
+impl Drop for Teller {
+    fn drop(&mut self) {
+        self.closed(CloseOutcome::Failed(FailReason::Closed));
+    }
+}
