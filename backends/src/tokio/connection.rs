@@ -1,76 +1,49 @@
 //! One connection, as futures.
 
-use super::shared::User;
-use super::standing::Standing;
+use super::halves::{Receiver, Sender};
 use super::transfer::Transfer;
 use lastbyte::{
-    Attached, CloseOutcome, ConnectionId, Payload, PooledBuf, Received, Refused, StageSupport,
-    TlsEstablished, Watch, ZeroCopySend,
+    CloseOutcome, ConnectionId, Payload, PooledBuf, Refused, StageSupport, TlsEstablished, Watch,
+    ZeroCopySend,
 };
-use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
-
-/// How long a connection that is merely dropped may take to close.
-const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 
 /// A connection of a driver that a task turns.
 ///
 /// Dropping it closes it in the background: what was accepted is still sent, for
 /// up to 10 seconds. Call [`Self::close`] to hear how it ended, [`Self::abort`]
 /// to reset it.
+///
+/// To send while another future receives, [`split`](Self::split) it within one
+/// task, or [into halves](Self::into_split) for two.
+#[derive(Debug)]
 pub struct Connection {
-    user: User,
-    attached: Attached,
-    is_tls: bool,
-    received: mpsc::UnboundedReceiver<Received>,
-    standing: Arc<Standing>,
-    /// The driver was asked for input that has not been taken yet.
-    asked: bool,
-    has_ended: bool,
-    is_truncated: bool,
-    is_over: bool,
+    sender: Sender,
+    receiver: Receiver,
 }
 
 impl Connection {
-    pub(super) fn new(
-        user: User,
-        attached: Attached,
-        is_tls: bool,
-        received: mpsc::UnboundedReceiver<Received>,
-        standing: Arc<Standing>,
-    ) -> Self {
-        Self {
-            user,
-            attached,
-            is_tls,
-            received,
-            standing,
-            asked: false,
-            has_ended: false,
-            is_truncated: false,
-            is_over: false,
-        }
+    pub(super) fn new((sender, receiver): (Sender, Receiver)) -> Self {
+        Self { sender, receiver }
     }
 
     /// The driver's name for it.
     #[must_use]
     pub fn id(&self) -> ConnectionId {
-        self.attached.connection
+        self.sender.id()
     }
 
     /// What the stages of its transfers rest on.
     #[must_use]
     pub fn stages(&self) -> StageSupport {
-        self.attached.stages
+        self.sender.stages()
     }
 
     /// What was agreed on in the TLS handshake, and who has the record layer of each
     /// direction, if the handshake is done.
     #[must_use]
     pub fn tls(&self) -> Option<&TlsEstablished> {
-        self.standing.tls()
+        self.sender.tls()
     }
 
     /// Waits until the TLS handshake is done, and says what came of it; `None`, at
@@ -82,7 +55,7 @@ impl Connection {
     /// How the connection ended before that, such as with
     /// [`FailReason::Tls`](lastbyte::FailReason::Tls).
     pub async fn established(&self) -> Result<Option<&TlsEstablished>, CloseOutcome> {
-        if self.is_tls { self.standing.established().await.map(Some) } else { Ok(None) }
+        self.sender.established().await
     }
 
     /// Sends `payload` behind everything sent before. Never waits for the peer: what
@@ -95,20 +68,14 @@ impl Connection {
     /// transfers for the last stage of one that was sent before.
     /// `DriverGone` if its runtime is; `WithinDriver` out of the driver's own work.
     pub fn send(&self, payload: Payload, watch: Watch) -> Result<Transfer, Refused<Payload>> {
-        let id = self.id();
-        self.user.give(payload, |turned, payload| {
-            let transfer = turned.driver.submit(id, payload, watch)?;
-            let (sender, completions) = mpsc::unbounded_channel();
-            turned.inboxes.submitted(id, transfer, watch, sender);
-            Ok(Transfer::new(transfer, completions))
-        })
+        self.sender.send(payload, watch)
     }
 
     /// Whether the stream has ended without the peer saying so under TLS: what
     /// came may have been cut short.
     #[must_use]
     pub fn is_truncated(&self) -> bool {
-        self.is_truncated
+        self.receiver.is_truncated()
     }
 
     /// The next input; `None` once the peer has ended its stream. Nothing is
@@ -118,54 +85,33 @@ impl Connection {
     /// # Errors
     /// How the connection ended, if it did; the same each time.
     pub async fn receive(&mut self) -> Result<Option<PooledBuf>, CloseOutcome> {
-        if self.has_ended {
-            return Ok(None);
-        }
-        if !self.asked {
-            let id = self.id();
-            // If it is gone, its channel is closed, and says so.
-            let asked = self.user.ask(move |turned| turned.driver.receive(id));
-            self.asked = asked.is_some_and(|asked| asked.is_ok());
-        }
-        let received = self.received.recv().await;
-        self.asked = false;
-        match received {
-            Some(Received::Data(data)) => Ok(Some(data)),
-            Some(Received::End) => {
-                self.has_ended = true;
-                Ok(None)
-            }
-            Some(Received::Truncated) => {
-                (self.has_ended, self.is_truncated) = (true, true);
-                Ok(None)
-            }
-            None => Err(self.outcome().await),
-        }
+        self.receiver.receive().await
+    }
+
+    /// Both directions, for futures of one task. The connection stays whole, to be
+    /// closed afterwards.
+    pub fn split(&mut self) -> (&Sender, &mut Receiver) {
+        (&self.sender, &mut self.receiver)
+    }
+
+    /// Both directions, for two tasks. The connection is closed when both halves are
+    /// dropped, as this one would be, or by [`Sender::close`].
+    #[must_use = "dropping both halves closes the connection"]
+    pub fn into_split(self) -> (Sender, Receiver) {
+        (self.sender, self.receiver)
     }
 
     /// Sends what was accepted, ends the stream, and waits for the peer to
     /// acknowledge all of it; resets the connection after `within`.
     ///
     /// If this future is dropped, closing goes on.
-    pub async fn close(mut self, within: Duration) -> CloseOutcome {
-        let id = self.id();
-        // If it is gone, its outcome is there.
-        drop(self.user.ask(move |turned| turned.driver.close(id, within)));
-        self.is_over = true;
-        self.outcome().await
+    pub async fn close(self, within: Duration) -> CloseOutcome {
+        self.sender.close(within).await
     }
 
     /// Resets the connection: unfinished transfers fail.
-    pub fn abort(mut self) {
-        self.is_over = true;
-        let id = self.id();
-        // If it is gone, that is what was wanted.
-        drop(self.user.ask(move |turned| turned.driver.abort(id)));
-    }
-
-    async fn outcome(&mut self) -> CloseOutcome {
-        self.is_over = true;
-        self.standing.outcome().await.clone()
+    pub fn abort(self) {
+        self.sender.abort();
     }
 }
 
@@ -177,22 +123,6 @@ impl ZeroCopySend for Connection {
         payload: Payload,
         watch: Watch,
     ) -> Result<lastbyte::TransferId, Refused<Payload>> {
-        Self::send(self, payload, watch).map(|transfer| transfer.id())
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        if !self.is_over {
-            let id = self.id();
-            // If it is gone, there is nothing left to close.
-            drop(self.user.ask(move |turned| turned.driver.close(id, CLOSE_WITHIN)));
-        }
-    }
-}
-
-impl fmt::Debug for Connection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("attached", &self.attached).finish_non_exhaustive()
+        ZeroCopySend::send(&mut self.sender, payload, watch)
     }
 }

@@ -1,6 +1,7 @@
 //! The way to a driver that a task turns.
 
 use super::connection::Connection;
+use super::halves::halves;
 use super::listener::Listener;
 use super::shared::{Shared, User};
 use super::standing::{Standing, Teller};
@@ -105,7 +106,8 @@ impl Handle {
             turned.inboxes.attached(attached.connection, received, teller);
             Ok(attached)
         })?;
-        Ok(Connection::new(self.user.clone(), attached, is_tls, to_receive, standing))
+        let halves = halves(self.user.clone(), attached, is_tls, standing, to_receive);
+        Ok(Connection::new(halves))
     }
 
     /// Has the kernel pin the memory of a contiguous pool once for all.

@@ -31,6 +31,7 @@
 
 mod connection;
 mod failing;
+mod halves;
 mod handle;
 mod inbox;
 mod listener;
@@ -42,6 +43,7 @@ mod turning;
 mod within;
 
 pub use connection::Connection;
+pub use halves::{Receiver, Sender};
 pub use handle::{Handle, spawn};
 pub use listener::Listener;
 pub use transfer::{Ended, Transfer};

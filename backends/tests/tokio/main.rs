@@ -2,6 +2,7 @@
 
 mod failing;
 mod faulty;
+mod halves;
 
 use bytes::Bytes;
 use lastbyte::{
