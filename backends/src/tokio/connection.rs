@@ -64,11 +64,53 @@ impl Connection {
     ///
     /// # Errors
     /// As [`Driver::submit`](lastbyte::Driver::submit), with the payload. After
-    /// `BackPressure`, wait for what its limit counts: memory for [`Transfer::released`],
-    /// transfers for the last stage of one that was sent before.
-    /// `DriverGone` if its runtime is; `WithinDriver` out of the driver's own work.
+    /// `BackPressure`, [`Self::writable`] says when to try again. `DriverGone` if its
+    /// runtime is; `WithinDriver` out of the driver's own work.
     pub fn send(&self, payload: Payload, watch: Watch) -> Result<Transfer, Refused<Payload>> {
         self.sender.send(payload, watch)
+    }
+
+    /// Waits until what was refused as
+    /// [`BackPressure`](lastbyte::RefuseReason::BackPressure) is worth another try:
+    /// since the last refusal on this connection something has ended that counted
+    /// against the limit, be it another connection's. At once if nothing was refused.
+    /// Others may be faster, so try until it is accepted. Those who wait for the
+    /// driver's memory are told in the order in which they were refused.
+    ///
+    /// Cancel-safe, and it holds no payload: one that was refused stays with the
+    /// caller, and so does what becomes of it if the caller's own future is dropped.
+    ///
+    /// ```
+    /// use lastbyte::{Payload, RefuseReason, Refused, Watch};
+    /// use lastbyte_backends::tokio::{Sender, Transfer};
+    ///
+    /// /// Sends when there is room. If this future is dropped before, nothing of the
+    /// /// payload is sent, and it is dropped too.
+    /// async fn send(
+    ///     sender: &Sender,
+    ///     mut payload: Payload,
+    ///     watch: Watch,
+    /// ) -> Result<Transfer, Refused<Payload>> {
+    ///     loop {
+    ///         let refused = match sender.send(payload, watch) {
+    ///             Ok(transfer) => return Ok(transfer),
+    ///             Err(refused) => refused,
+    ///         };
+    ///         if !matches!(refused.reason, RefuseReason::BackPressure { .. }) {
+    ///             return Err(refused);
+    ///         }
+    ///         payload = refused.value;
+    ///         if sender.writable().await.is_err() {
+    ///             return Err(Refused::new(payload, RefuseReason::Closing));
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// How the connection ended, if it did.
+    pub async fn writable(&self) -> Result<(), CloseOutcome> {
+        self.sender.writable().await
     }
 
     /// Whether the stream has ended without the peer saying so under TLS: what

@@ -1,6 +1,6 @@
 //! The two directions of a connection.
 
-use super::shared::User;
+use super::shared::{Turned, User};
 use super::standing::Standing;
 use super::transfer::Transfer;
 use lastbyte::{
@@ -124,11 +124,22 @@ impl Sender {
     pub fn send(&self, payload: Payload, watch: Watch) -> Result<Transfer, Refused<Payload>> {
         let id = self.id();
         self.0.user.give(payload, |turned, payload| {
-            let transfer = turned.driver.submit(id, payload, watch)?;
+            let Turned { driver, inboxes, .. } = turned;
+            let transfer = driver
+                .submit(id, payload, watch)
+                .inspect_err(|refused| inboxes.refused(id, &refused.reason, &**driver))?;
             let (sender, completions) = mpsc::unbounded_channel();
-            turned.inboxes.submitted(id, transfer, watch, sender);
+            inboxes.submitted(id, transfer, watch, sender);
             Ok(Transfer::new(transfer, completions))
         })
+    }
+
+    /// As [`Connection::writable`](super::Connection::writable).
+    ///
+    /// # Errors
+    /// How the connection ended, if it did.
+    pub async fn writable(&self) -> Result<(), CloseOutcome> {
+        self.0.standing.writable().await
     }
 
     /// As [`Connection::close`](super::Connection::close), of both directions: a

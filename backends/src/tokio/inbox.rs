@@ -2,7 +2,11 @@
 
 use super::listeners::Listeners;
 use super::standing::Teller;
-use lastbyte::{Completion, ConnectionId, Event, Reached, Received, Stage, TransferId, Watch};
+use super::waiting::Waiting;
+use lastbyte::{
+    Completion, ConnectionId, Driver, Event, Limit, Reached, Received, RefuseReason, Stage,
+    TransferId, Watch,
+};
 use std::collections::HashMap;
 use std::io;
 use tokio::sync::mpsc::UnboundedSender;
@@ -13,12 +17,15 @@ use tokio::sync::mpsc::UnboundedSender;
 pub(super) struct Inboxes {
     pub(super) listeners: Listeners,
     connections: HashMap<ConnectionId, Inbox>,
+    waiting: Waiting,
 }
 
 #[derive(Debug)]
 struct Inbox {
     received: UnboundedSender<Received>,
     standing: Teller,
+    /// It is among those that wait for the driver's memory.
+    is_waiting: bool,
     transfers: HashMap<TransferId, News>,
 }
 
@@ -37,7 +44,8 @@ impl Inboxes {
         received: UnboundedSender<Received>,
         standing: Teller,
     ) {
-        self.connections.insert(id, Inbox { received, standing, transfers: HashMap::new() });
+        let (is_waiting, transfers) = (false, HashMap::new());
+        self.connections.insert(id, Inbox { received, standing, is_waiting, transfers });
     }
 
     pub(super) fn submitted(
@@ -51,6 +59,41 @@ impl Inboxes {
             let news = News { to, last: last_stage(watch), is_released: false };
             inbox.transfers.insert(transfer, news);
         }
+    }
+
+    /// Remembers that a payload was refused, if that may change.
+    pub(super) fn refused(
+        &mut self,
+        connection: ConnectionId,
+        reason: &RefuseReason,
+        driver: &dyn Driver,
+    ) {
+        let RefuseReason::BackPressure { limit, .. } = reason else { return };
+        let Some(inbox) = self.connections.get_mut(&connection) else { return };
+        inbox.standing.refused();
+        let is_its_own = matches!(limit, Limit::ConnectionMemory | Limit::ConnectionTransfers);
+        if !is_its_own && !inbox.is_waiting {
+            inbox.is_waiting = true;
+            self.waiting.enter(connection, &driver.counters());
+        }
+    }
+
+    /// Tells some of those that wait for the driver's memory, if some came free.
+    pub(super) fn tell_waiting(&mut self, driver: &dyn Driver) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        for connection in self.waiting.take(&driver.counters()) {
+            if let Some(inbox) = self.connections.get_mut(&connection) {
+                inbox.is_waiting = false;
+                inbox.standing.has_room();
+            }
+        }
+    }
+
+    /// Whether more of them are to be told.
+    pub(super) fn has_more_to_tell(&self) -> bool {
+        self.waiting.has_due()
     }
 
     /// Delivers `event`. A completion that nobody waits for comes back: with it a
@@ -76,6 +119,9 @@ impl Inboxes {
             Event::Closed { connection, outcome, .. } => {
                 if let Some(inbox) = self.connections.remove(&connection) {
                     inbox.standing.closed(outcome);
+                    if inbox.is_waiting {
+                        self.waiting.leave(connection);
+                    }
                 }
             }
             _ => {}
@@ -90,9 +136,14 @@ impl Inboxes {
         let id = completion.transfer;
         let Some(news) = inbox.transfers.get_mut(&id) else { return Some(completion) };
         let stage = completion.stage();
-        news.is_released |= matches!(completion.reached, Reached::Released(_));
-        if stage == Stage::Failed || news.last == Some(stage) {
+        let is_released = matches!(completion.reached, Reached::Released(_));
+        let has_ended = stage == Stage::Failed || news.last == Some(stage);
+        news.is_released |= is_released;
+        if has_ended {
             news.last = None;
+        }
+        if has_ended || is_released {
+            inbox.standing.has_room();
         }
         let unwanted = news.to.send(completion).err().map(|refused| refused.0);
         if news.is_released && news.last.is_none() {

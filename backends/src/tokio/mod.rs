@@ -40,6 +40,7 @@ mod shared;
 mod standing;
 mod transfer;
 mod turning;
+mod waiting;
 mod within;
 
 pub use connection::Connection;

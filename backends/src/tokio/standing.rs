@@ -1,6 +1,7 @@
 //! What is known of a connection.
 
 use lastbyte::{CloseOutcome, FailReason, TlsEstablished};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use tokio::sync::Notify;
 
@@ -9,6 +10,8 @@ use tokio::sync::Notify;
 pub(super) struct Standing {
     tls: OnceLock<TlsEstablished>,
     outcome: OnceLock<CloseOutcome>,
+    /// A payload was refused for lack of room, and since then none has come free.
+    is_refused: AtomicBool,
     changed: Notify,
 }
 
@@ -27,6 +30,15 @@ impl Standing {
         self.until(|| {
             let known = self.tls.get().map(Ok);
             known.or_else(|| self.outcome.get().map(|outcome| Err(outcome.clone())))
+        })
+        .await
+    }
+
+    /// Waits until room has come free since the last refusal, if there was one.
+    pub(super) async fn writable(&self) -> Result<(), CloseOutcome> {
+        self.until(|| match self.outcome.get() {
+            Some(outcome) => Some(Err(outcome.clone())),
+            None => (!self.is_refused.load(Ordering::Acquire)).then_some(Ok(())),
         })
         .await
     }
@@ -63,6 +75,18 @@ impl Teller {
         // What came first holds.
         self.0.outcome.set(outcome).unwrap_or_default();
         self.0.changed.notify_waiters();
+    }
+
+    pub(super) fn refused(&self) {
+        self.0.is_refused.store(true, Ordering::Release);
+    }
+
+    /// Room has come free. Costs next to nothing if nobody wants to know.
+    pub(super) fn has_room(&self) {
+        if self.0.is_refused.load(Ordering::Relaxed) {
+            self.0.is_refused.store(false, Ordering::Release);
+            self.0.changed.notify_waiters();
+        }
     }
 }
 

@@ -82,6 +82,7 @@ fn turn(
     let turn = turned.driver.turn(Some(Duration::ZERO));
     let Turned { driver, events, inboxes } = turned;
     let unwanted = events.try_iter().filter_map(|event| inboxes.take(event)).collect();
+    inboxes.tell_waiting(&**driver);
     inboxes.listeners.stop_full(&mut **driver);
     inboxes.listeners.try_again(&mut **driver);
     let next = match turn {
@@ -100,7 +101,8 @@ fn next(turn: Turn, turned: &Turned, turner: &Turner, watched: Option<&AsyncFd<O
     if is_idle && !turner.has_users() {
         return Next::End;
     }
-    if turn.more || turn.delivered > 0 || watched.is_some_and(is_readable) {
+    let has_more = turn.more || inboxes.has_more_to_tell();
+    if has_more || turn.delivered > 0 || watched.is_some_and(is_readable) {
         return Next::Now;
     }
     let soon = driver.next_turn_by().map(|by| Instant::now() + by.since(driver.now()));

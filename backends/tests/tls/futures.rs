@@ -1,9 +1,11 @@
 //! What the futures know of a TLS connection.
 
-use crate::world::{BACKENDS, IDENTITY, PATIENCE, VERSIONS, options, pair, plain, terms};
+use crate::world::{
+    BACKENDS, IDENTITY, PATIENCE, VERSIONS, content, options, pair, plain, provider, terms,
+};
 use lastbyte::{
-    AttachOptions, CloseOutcome, DriverConfig, FailReason, OffloadWish, TlsEstablished, TlsFailure,
-    TlsRole, TlsVersion, Transport,
+    AttachOptions, CloseOutcome, DriverConfig, FailReason, OffloadWish, RefuseReason,
+    TlsEstablished, TlsFailure, TlsRole, TlsVersion, Transport, Watch,
 };
 use lastbyte_backends::tls::{Rustls, TlsBackend, TlsTerms};
 use lastbyte_backends::tokio::{Connection, Handle, spawn};
@@ -135,4 +137,37 @@ fn it_is_known_why_the_kernel_does_not_have_the_records() {
         let is_all_kernels = [tls.transmit, tls.receive] == [Transport::KernelTls; 2];
         assert_eq!(tls.declined.is_none(), is_all_kernels, "{tls:?}");
     });
+}
+
+#[test]
+fn memory_that_comes_free_under_tls_makes_room() {
+    for &kind in BACKENDS.iter() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let test = async {
+            let mut config = DriverConfig::default();
+            config.max_memory = 8 << 20;
+            let backend = TlsBackend::new(plain(kind), provider(&TlsTerms::default()), options());
+            let handle = spawn(&backend, &config).expect("spawns");
+            let (near, far) = pair();
+            let hog = attach(&handle, near, &TlsRole::Server);
+            let unread = attach(&handle, far, &client());
+            unread.established().await.expect("is established");
+            drop(hog.send(vec![1; 16 << 20].into(), Watch::NONE).expect("one always is taken"));
+            let (near, _far) = pair();
+            let connection = attach(&handle, near, &TlsRole::Server);
+            let refused = connection.send(content(9).into(), Watch::NONE).expect_err("is full");
+            assert!(matches!(refused.reason, RefuseReason::BackPressure { .. }), "{refused}");
+            hog.abort();
+            let mut payload = refused.value;
+            loop {
+                connection.writable().await.expect("it is open");
+                match connection.send(payload, Watch::NONE) {
+                    Ok(_) => break,
+                    Err(refused) => payload = refused.value,
+                }
+            }
+        };
+        let done = runtime.unwrap().block_on(async { timeout(PATIENCE, test).await });
+        done.unwrap_or_else(|_| panic!("{kind}: hangs"));
+    }
 }

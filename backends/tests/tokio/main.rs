@@ -3,6 +3,7 @@
 mod failing;
 mod faulty;
 mod halves;
+mod room;
 
 use bytes::Bytes;
 use lastbyte::{
