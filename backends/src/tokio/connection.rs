@@ -59,8 +59,9 @@ impl Connection {
     }
 
     /// Sends `payload` behind everything sent before. Never waits for the peer: what
-    /// the socket takes at once is written before this returns. It does wait for a
-    /// turn that is under way, which for large transfers takes milliseconds.
+    /// the socket takes at once is written before this returns. On another thread than
+    /// the one that turns the driver, it does wait for the turn that is under way, at
+    /// times for one or two more. With many large transfers that is milliseconds each.
     ///
     /// # Errors
     /// As [`Driver::submit`](lastbyte::Driver::submit), with the payload. After

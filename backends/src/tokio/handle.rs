@@ -47,6 +47,16 @@ pub fn spawn(backend: &dyn Backend, config: &DriverConfig) -> Result<Handle, Dri
 /// wait for itself. So what is to be handed over is refused as
 /// [`WithinDriver`](lastbyte::RefuseReason::WithinDriver); what only has to be told,
 /// such as closing, is done as soon as the present work is.
+///
+/// Two things hang, and are for such code to leave:
+/// - Dropping the runtime that turns this driver. That ends the driver, which has to
+///   wait for its work, which waits for the runtime's end. Give the runtime to a
+///   thread that the driver does not call, or use
+///   [`shutdown_background`](tokio::runtime::Runtime::shutdown_background) on one of
+///   several threads.
+/// - Asking another driver whose work, on another thread, asks this one: each waits
+///   for the other's work to end. One driver's work may ask another's as long as it
+///   goes one way only.
 #[derive(Clone, Debug)]
 pub struct Handle {
     user: User,

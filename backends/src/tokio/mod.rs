@@ -28,6 +28,66 @@
 //! # Ok(()) })
 //! # }
 //! ```
+//!
+//! A proxy uses both directions of two connections at once:
+//!
+//! ```
+//! use lastbyte::{CloseOutcome, Payload, Watch};
+//! use lastbyte_backends::tokio::{Connection, Receiver, Sender};
+//! use std::{error::Error, time::Duration};
+//! # use lastbyte::{AttachOptions, Choice, DriverConfig, Restrictions};
+//! # use std::{io::{Read, Write}, net::{TcpListener, TcpStream}};
+//!
+//! /// Carries what comes on one connection to another, until it ends. The next is only
+//! /// received when the kernel has the last, so that the slower side sets the pace.
+//! async fn carry(from: &mut Receiver, to: &Sender) -> Result<(), Box<dyn Error + Send + Sync>> {
+//!     while let Some(data) = from.receive().await.map_err(|ended| format!("{ended:?}"))? {
+//!         to.send(Payload::from(data), Watch::QUEUED)?.queued().await?;
+//!     }
+//!     Ok(())
+//! }
+//!
+//! /// Until one side ends. What it sent is delivered, and then both are closed.
+//! async fn proxy(mut client: Connection, mut server: Connection) -> [CloseOutcome; 2] {
+//!     let (to_client, from_client) = client.split();
+//!     let (to_server, from_server) = server.split();
+//!     let ended = tokio::select! {
+//!         ended = carry(from_client, to_server) => ended,
+//!         ended = carry(from_server, to_client) => ended,
+//!     };
+//!     if let Err(error) = ended {
+//!         eprintln!("the proxy ends early: {error}");
+//!     }
+//!     let within = Duration::from_secs(10);
+//!     let (client, server) = tokio::join!(client.close(within), server.close(within));
+//!     [client, server]
+//! }
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+//! # let backend = lastbyte_backends::open(Choice::Auto, &Restrictions::none())?;
+//! # let handle = lastbyte_backends::tokio::spawn(&*backend, &DriverConfig::default())?;
+//! # let pair = || -> Result<(Connection, TcpStream), Box<dyn std::error::Error>> {
+//! #     let listener = TcpListener::bind("127.0.0.1:0")?;
+//! #     let far = TcpStream::connect(listener.local_addr()?)?;
+//! #     let near = listener.accept()?.0.into();
+//! #     Ok((handle.attach(near, &AttachOptions::default())?, far))
+//! # };
+//! # let ((one, mut client), (other, mut server)) = (pair()?, pair()?);
+//! # let peers = std::thread::spawn(move || -> std::io::Result<String> {
+//! #     client.write_all(b"ping")?;
+//! #     server.read_exact(&mut [0; 4])?;
+//! #     server.write_all(b"pong")?;
+//! #     drop(server);
+//! #     let mut answer = String::new();
+//! #     client.read_to_string(&mut answer)?;
+//! #     Ok(answer)
+//! # });
+//! # let outcomes = tokio::spawn(proxy(one, other)).await?;
+//! # assert_eq!(outcomes[0], CloseOutcome::Graceful);
+//! # assert_eq!(peers.join().unwrap()?, "pong");
+//! # Ok(()) })
+//! # }
+//! ```
 
 mod connection;
 mod failing;
