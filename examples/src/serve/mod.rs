@@ -96,28 +96,69 @@ struct Server {
     signals: Signals,
 }
 
-/// How many connections there can be at once. Raises the limit on open files as far
-/// as that takes, and keeps from it what `threads` need for files of their own: who
-/// is connected has to be served.
-fn room(options: &Options, threads: usize) -> u64 {
-    let connections = u64::from(options.max_connections());
-    let others = threads as u64 * (files::MAX_OPEN as u64 + THREAD_DESCRIPTORS) + OTHER_DESCRIPTORS;
-    let allowed = match rlimit::increase_nofile_limit(connections + others) {
-        Ok(allowed) => allowed,
-        Err(error) => {
-            complain(format_args!("cannot raise RLIMIT_NOFILE: {error}"));
-            return connections;
+/// What the limit on open files has room for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Room {
+    /// Connections at once, over all threads.
+    connections: u64,
+    /// For each thread, those that may wait in the kernel to be accepted. They may all
+    /// be accepted in one go, before anybody has seen that there is no place for them.
+    backlog: u32,
+}
+
+impl Room {
+    /// Raises the limit on open files as far as `options` take it, and divides it:
+    /// who is connected has to be served, whatever crowd is at the door.
+    fn new(options: &Options, threads: usize) -> Self {
+        let all = Self { connections: options.max_connections().into(), backlog: listen::BACKLOG };
+        let threads = threads as u64;
+        let allowed = match rlimit::increase_nofile_limit(all.descriptors(threads)) {
+            Ok(allowed) => allowed,
+            Err(error) => {
+                complain(format_args!("cannot raise RLIMIT_NOFILE: {error}"));
+                return all;
+            }
+        };
+        let room = all.within(allowed, threads);
+        // What nobody asked for is not missed.
+        if options.max_connections.is_some() && room.connections < all.connections {
+            complain(format_args!(
+                "only {allowed} files can be open (ulimit -Hn), which is room for {} of {} \
+                 connections; those beyond will wait",
+                room.connections, all.connections
+            ));
         }
-    };
-    let room = connections.min(allowed.saturating_sub(others.min(allowed / 2))).max(1);
-    // What nobody asked for is not missed.
-    if options.max_connections.is_some() && room < connections {
-        complain(format_args!(
-            "only {allowed} files can be open (ulimit -Hn), which is room for {room} of \
-             {connections} connections; those beyond will wait"
-        ));
+        room
     }
-    room
+
+    /// As much of this as `allowed` descriptors are enough for. Where they are few,
+    /// an eighth is for the crowd, and half of the rest for what is not a connection.
+    fn within(self, allowed: u64, threads: u64) -> Self {
+        if allowed >= self.descriptors(threads) {
+            return self;
+        }
+        let backlog = u64::from(self.backlog).min((allowed / 8 / threads).saturating_sub(1));
+        let backlog = u32::try_from(backlog).unwrap_or(self.backlog);
+        let rest = allowed.saturating_sub(crowd(backlog, threads));
+        let connections = rest - others(threads).min(rest / 2);
+        Self { connections: self.connections.min(connections).max(1), backlog }
+    }
+
+    /// How many descriptors all of it takes.
+    fn descriptors(self, threads: u64) -> u64 {
+        self.connections + crowd(self.backlog, threads) + others(threads)
+    }
+}
+
+/// The most that is accepted in one go: the kernel lets one more wait than it is told
+/// (include/net/sock.h, `sk_acceptq_is_full`).
+fn crowd(backlog: u32, threads: u64) -> u64 {
+    threads * (u64::from(backlog) + 1)
+}
+
+/// Descriptors of `threads` that are no connections.
+fn others(threads: u64) -> u64 {
+    threads * (files::MAX_OPEN as u64 + THREAD_DESCRIPTORS) + OTHER_DESCRIPTORS
 }
 
 /// Closes the signals when the last thread lets go of it, however it ends.
@@ -147,14 +188,15 @@ impl Server {
             .or_else(|| thread::available_parallelism().ok().map(NonZero::get))
             .unwrap_or(1);
         let busy = |error| format!("cannot listen on {}: {error}", options.listen);
-        let listeners = listen::bind(options.listen, threads).map_err(busy)?;
+        let room = Room::new(&options, threads);
+        let listeners = listen::bind(options.listen, threads, room.backlog).map_err(busy)?;
         let address =
             listeners.first().map_or(Ok(options.listen), TcpListener::local_addr).map_err(busy)?;
         let signals = Signals::new([SIGTERM, SIGINT])
             .map_err(|error| format!("cannot wait for signals: {error}"))?;
         let outlet = Outlet::new(options.log).start();
         let outlet = outlet.map_err(|error| format!("cannot start a thread: {error}"))?;
-        let places = Arc::new(Places::new(room(&options, threads), threads));
+        let places = Arc::new(Places::new(room.connections, threads));
         let shared = Arc::new(Shared {
             options,
             outlet,
@@ -164,6 +206,7 @@ impl Server {
             metrics: Metrics::new(threads),
             stop: AtomicBool::new(false),
             places,
+            backlog: room.backlog,
             accepted: AtomicU64::new(0),
         });
         let last_one = Arc::new(LastOne(signals.handle()));
@@ -319,4 +362,28 @@ fn block(backend: &dyn Backend) -> Block {
         return Block::File(file);
     }
     Block::Memory(content.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const ALL: Room = Room { connections: 50_000, backlog: 4096 };
+
+    #[test]
+    fn a_high_limit_leaves_room_for_everything() {
+        for threads in [1, 2, 64] {
+            assert_eq!(ALL.within(ALL.descriptors(threads), threads), ALL);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_there_is_room_for_fits(allowed in 64..1_000_000_u64, threads in 1..8_u64) {
+            let room = ALL.within(allowed, threads);
+            let crowd = crowd(room.backlog, threads);
+            prop_assert!(room.connections + crowd + others(threads).min(allowed / 3) <= allowed);
+        }
+    }
 }

@@ -50,6 +50,8 @@ pub struct Shared {
     pub stop: AtomicBool,
     /// How many connections there may be at once.
     pub places: Arc<Places>,
+    /// How many more may wait at each listener.
+    pub backlog: u32,
     /// Connections ever.
     pub accepted: AtomicU64,
 }
@@ -74,6 +76,8 @@ pub struct Worker {
     /// Accepted, but for want of a place not taken over. Nothing more is accepted
     /// as long as there are any.
     waiting: VecDeque<Socket>,
+    /// Most of them that there are descriptors for.
+    crowd: usize,
     /// By the driver's slot.
     connections: Vec<Option<Connection>>,
     open: usize,
@@ -106,6 +110,8 @@ impl Worker {
         let options = &shared.options;
         let mut config = DriverConfig::default();
         config.max_connections = options.max_connections().saturating_add(1024);
+        let crowd = shared.backlog as usize + 1;
+        config.accept_burst = config.accept_burst.min(crowd);
         if let Some(threshold) = options.zero_copy_threshold {
             config.zero_copy_threshold = threshold;
         }
@@ -146,6 +152,7 @@ impl Worker {
             listening: Listening::On(listening),
             places,
             waiting: VecDeque::new(),
+            crowd,
             connections: Vec::new(),
             open: 0,
             sweep_every,
@@ -265,10 +272,16 @@ impl Worker {
         }
         if self.waiting.is_empty() && self.places.take() {
             self.attach(socket);
-        } else {
-            self.waiting.push_back(socket);
-            self.pause();
+            return;
         }
+        // A ring goes on accepting whoever comes while it does: who is too many then is
+        // turned away, because descriptors are needed by those who are served.
+        if self.waiting.len() < self.crowd {
+            self.waiting.push_back(socket);
+        } else {
+            self.service.counters.refused.add(1);
+        }
+        self.pause();
     }
 
     /// Takes over a connection that there is a place for.

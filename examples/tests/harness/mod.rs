@@ -1,5 +1,6 @@
 //! A server in a process of its own, and a client that sees every byte.
 
+use socket2::{Domain, Socket, Type};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -56,6 +57,16 @@ impl Server {
         Client::connect(self.address)
     }
 
+    /// Begins to connect, and does not wait until the server's kernel has room.
+    pub(crate) fn knock(&self) -> Socket {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        if let Err(error) = socket.connect(&self.address.into()) {
+            assert_eq!(error.raw_os_error(), Some(libc::EINPROGRESS), "{error}");
+        }
+        socket
+    }
+
     /// One request on a connection of its own.
     pub(crate) fn get(&self, target: &str) -> Response {
         let mut client = self.connect();
@@ -74,10 +85,13 @@ impl Server {
     }
 
     pub(crate) fn wait_for_complaint(&self, part: &str) -> String {
-        wait_for(part, || {
-            let complaints = self.complaints.lock().unwrap();
-            complaints.iter().find(|line| line.contains(part)).cloned()
-        })
+        wait_for(part, || self.complaint(part))
+    }
+
+    /// The first line on standard error that contains `part`.
+    pub(crate) fn complaint(&self, part: &str) -> Option<String> {
+        let complaints = self.complaints.lock().unwrap();
+        complaints.iter().find(|line| line.contains(part)).cloned()
     }
 
     /// The value of a metric, named with its labels.
