@@ -41,7 +41,7 @@ impl Conditions<'_> {
             return is_any(&self.if_match)
                 || own.is_some_and(|own| tags(&self.if_match).any(|tag| tag == own));
         }
-        let modified = validators.and_then(|own| own.modified);
+        let modified = validators.and_then(Validators::modified);
         let Some((since, modified)) = self.if_unmodified_since.zip(modified) else {
             return true;
         };
@@ -59,7 +59,7 @@ impl Conditions<'_> {
                     tags(&self.if_none_match).any(|tag| opaque(tag) == own)
                 });
         }
-        let modified = validators.and_then(|own| own.modified);
+        let modified = validators.and_then(Validators::modified);
         let Some((since, modified)) = self.if_modified_since.zip(modified) else {
             return false;
         };
@@ -76,7 +76,7 @@ impl Conditions<'_> {
             return false;
         }
         wanted == validators.etag.as_bytes()
-            || validators.modified.is_some_and(|modified| date(wanted) == Some(modified))
+            || validators.modified().is_some_and(|modified| date(wanted) == Some(modified))
     }
 }
 
@@ -88,12 +88,21 @@ impl Validators {
     #[must_use]
     pub fn of_file(len: u64, modified: SystemTime, now: SystemTime) -> Self {
         const UNSETTLED: Duration = Duration::from_secs(2);
-        let since_1970 = modified.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let (sign, distance) = match modified.duration_since(SystemTime::UNIX_EPOCH) {
+            Ok(since_1970) => ("", since_1970),
+            Err(before) => ("-", before.duration()),
+        };
         let settled = now.duration_since(modified).is_ok_and(|age| age >= UNSETTLED);
         let weak = if settled { "" } else { "W/" };
-        let etag = format!("{weak}\"{:x}-{len:x}\"", since_1970.as_nanos());
+        let etag = format!("{weak}\"{sign}{:x}-{len:x}\"", distance.as_nanos());
         let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let since_1970 = modified.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Self { etag: etag.into(), modified: Some(since_1970.min(now).as_secs()) }
+    }
+
+    /// What dates are compared with.
+    fn modified(&self) -> Option<i64> {
+        self.modified?.try_into().ok()
     }
 
     /// Whether the tag promises that equal tags mean equal bytes.
@@ -120,10 +129,34 @@ fn opaque(tag: &[u8]) -> &[u8] {
     tag.strip_prefix(b"W/").unwrap_or(tag)
 }
 
-/// Whole seconds since 1970 of an HTTP date.
-fn date(text: &[u8]) -> Option<u64> {
-    let date = httpdate::parse_http_date(std::str::from_utf8(text).ok()?).ok()?;
-    Some(date.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs())
+/// Whole seconds since 1970 of an HTTP date, which may lie before.
+fn date(text: &[u8]) -> Option<i64> {
+    let text = std::str::from_utf8(text).ok()?;
+    seconds(text).or_else(|| before_1970(text))
+}
+
+/// As [`date`], from 1970 on: the parser knows no years before.
+fn seconds(text: &str) -> Option<i64> {
+    let date = httpdate::parse_http_date(text).ok()?;
+    i64::try_from(date.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs()).ok()
+}
+
+/// As [`date`], before 1970: what it would be in a later year with the same calendar,
+/// which begins anew every 400 years.
+fn before_1970(text: &str) -> Option<i64> {
+    const YEARS: u32 = 2000;
+    const SECONDS: i64 = 5 * (400 * 365 + 97) * 24 * 3600;
+    // `Sun, 06 Nov 1994 08:49:37 GMT` and `Sun Nov  6 08:49:37 1994` (RFC 9110, section
+    // 5.6.7). The third form has two digits, which mean no year as early as that.
+    let at = match text.len() {
+        29 => 12,
+        24 => 20,
+        _ => return None,
+    };
+    let year = text.get(at..at + 4).filter(|year| year.bytes().all(|b| b.is_ascii_digit()))?;
+    let year = year.parse().ok().filter(|&year: &u32| year < 1970)?;
+    let later = format!("{}{}{}", &text[..at], year + YEARS, &text[at + 4..]);
+    Some(seconds(&later)? - SECONDS)
 }
 
 #[cfg(test)]
@@ -192,6 +225,41 @@ mod tests {
         assert!(!conditions.peer_has(Some(&settled())));
         let conditions = Conditions { if_modified_since: Some(b"yesterday"), ..conditions };
         assert!(!conditions.peer_has(Some(&settled())));
+    }
+
+    #[test]
+    fn a_date_may_lie_before_1970() {
+        let is = |text: &str, seconds| assert_eq!(date(text.as_bytes()), seconds, "{text}");
+        is("Thu, 01 Jan 1970 00:00:00 GMT", Some(0));
+        is("Wed, 31 Dec 1969 23:59:59 GMT", Some(-1));
+        is("Wed Dec 31 23:59:59 1969", Some(-1));
+        is("Thu Jan  1 00:00:01 1970", Some(1));
+        // The first day of this calendar: date -u -d '1582-10-15' +%s
+        is("Fri, 15 Oct 1582 00:00:00 GMT", Some(-12_219_292_800));
+        for no_date in [
+            "Thu, 31 Dec 1969 23:59:59 GMT",
+            "Wed, 31 Dec 1969 23:59:60 GMT",
+            "Wed, 31 Dec +969 23:59:59 GMT",
+            "Wed, 31 Dec 1969 23:59:59 CET",
+            "Wednesday, 31 December 1969\u{e9}",
+        ] {
+            is(no_date, None);
+        }
+        let since = Some(&b"Wed, 31 Dec 1969 23:59:59 GMT"[..]);
+        let unless = Conditions { if_unmodified_since: since, ..Conditions::default() };
+        assert!(!unless.hold_for(Some(&settled())));
+        let unless = Conditions { if_modified_since: since, ..Conditions::default() };
+        assert!(!unless.peer_has(Some(&settled())));
+    }
+
+    #[test]
+    fn files_from_before_1970_differ() {
+        let at = |seconds| SystemTime::UNIX_EPOCH - Duration::from_secs(seconds);
+        let of = |seconds| Validators::of_file(0x20, at(seconds), SystemTime::UNIX_EPOCH + CENTURY);
+        const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+        assert!(of(1).is_strong());
+        assert_ne!(of(1).etag, of(2).etag);
+        assert_eq!(of(1).modified, Some(0));
     }
 
     #[test]
