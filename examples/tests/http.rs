@@ -359,3 +359,80 @@ fn a_drain_ends_connections_whose_answers_had_to_wait() {
     drop((client, other));
     assert_eq!(server.wait_for_exit().code(), Some(0));
 }
+
+#[test]
+fn a_refused_head_request_gets_no_body() {
+    let site = site();
+    let server = start(&site, &["--request-timeout", "300ms"]);
+    for (request, expected) in [
+        ("HEAD / HTTP/1.1\r\nHost: h\r\nExpect: tea\r\n\r\n", 417),
+        ("HEAD / HTTP/1.1\r\n\r\n", 400),
+        ("HEAD / HTTP/1.1\r\nHost: h\r\nno colon\r\n\r\n", 400),
+        ("HEAD / HTTP/2.0\r\nHost: h\r\n\r\n", 505),
+        ("HEAD ftp://h/ HTTP/1.1\r\nHost: h\r\n\r\n", 421),
+        ("HEAD / HTTP/1.1\r\nHo", 408),
+    ] {
+        let mut client = server.connect();
+        client.send(request);
+        let head = client.head();
+        assert_eq!(head.status, expected, "{request}");
+        assert!(head.len() > 0, "{request}");
+        assert_eq!(client.rest(), b"", "{request}");
+    }
+    let all = server.wait_for_transfers(6);
+    assert!(all.iter().all(|line| line["method"] == "HEAD"), "{all:?}");
+}
+
+#[test]
+fn an_encoded_slash_is_no_slash() {
+    let site = site();
+    fs::create_dir(site.path().join("dir")).unwrap();
+    fs::write(site.path().join("dir/b"), "b").unwrap();
+    let server = start(&site, &[]);
+    for (target, expected) in
+        [("/dir/", 200), ("/dir/b", 200), ("/dir%2F", 404), ("/dir%2fb", 404), ("/%2F", 404)]
+    {
+        assert_eq!(server.get(target).status, expected, "{target}");
+    }
+}
+
+#[test]
+fn another_scheme_is_not_served_here() {
+    let site = site();
+    let server = start(&site, &[]);
+    for (target, expected) in [
+        ("http://h/a.txt", 200),
+        ("HTTPS://h/a.txt", 200),
+        ("ftp://h/a.txt", 421),
+        ("httpx://h/a.txt", 421),
+    ] {
+        assert_eq!(server.get(target).status, expected, "{target}");
+    }
+}
+
+#[test]
+fn a_newer_minor_version_is_served_as_what_is_known() {
+    let site = site();
+    let server = start(&site, &[]);
+    let mut client = server.connect();
+    for version in ["1.2", "1.1", "1.9"] {
+        client.send(format!("GET /a.txt HTTP/{version}\r\nHost: h\r\n\r\n"));
+        let response = client.response();
+        assert_eq!((response.status, &*response.body), (200, &b"0123456789"[..]), "{version}");
+        assert_eq!(response.field("connection"), None, "{version}");
+    }
+    client.send("GET /a.txt HTTP/3.0\r\nHost: h\r\n\r\n");
+    assert_eq!(client.response().status, 505);
+}
+
+#[test]
+fn dates_before_1970_are_dates() {
+    let site = site();
+    let server = start(&site, &[]);
+    let mut client = server.connect();
+    for date in ["Wed, 31 Dec 1969 23:59:59 GMT", "Wed Dec 31 23:59:59 1969"] {
+        let mut status = |field| status(&mut client, "/a.txt", &format!("{field}: {date}\r\n"));
+        assert_eq!(status("If-Unmodified-Since"), 412, "{date}");
+        assert_eq!(status("If-Modified-Since"), 200, "{date}");
+    }
+}

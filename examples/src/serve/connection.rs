@@ -4,7 +4,7 @@
 use super::body::{MAX_BODY, Progress, Unread};
 use super::log::{Details, Log, Story};
 use super::metrics::{Outcome, ThreadCounters};
-use super::request::{Body, Parsed, Request, parse};
+use super::request::{Body, Parsed, Request, method_of, parse};
 use super::respond::{Persistence, Responder, Response};
 use super::status::Status;
 use lastbyte::{
@@ -275,7 +275,8 @@ impl Connection {
             // The driver watches over the peer's progress.
         } else if !self.input.is_empty() || self.is_in_body() {
             if now.since(self.began) > service.request_timeout {
-                self.refuse(Status::REQUEST_TIMEOUT, service);
+                let begun = std::mem::take(&mut self.input);
+                self.refuse(Status::REQUEST_TIMEOUT, &begun, service);
             }
         } else if self.records.is_empty() && now.since(self.active) > service.idle_timeout {
             self.close(service);
@@ -332,8 +333,8 @@ impl Connection {
                         self.answer_held(service);
                         self.began = self.latest;
                     }
-                    Progress::TooLong => self.refuse(Status::CONTENT_TOO_LARGE, service),
-                    Progress::Malformed => self.refuse(Status::BAD_REQUEST, service),
+                    Progress::TooLong => self.refuse(Status::CONTENT_TOO_LARGE, &[], service),
+                    Progress::Malformed => self.refuse(Status::BAD_REQUEST, &[], service),
                 }
                 continue;
             }
@@ -352,7 +353,7 @@ impl Connection {
                         self.began = self.latest;
                     }
                 }
-                Parsed::Rejected(status) => self.refuse(status, service),
+                Parsed::Rejected(status) => self.refuse(status, rest, service),
             }
         }
     }
@@ -400,8 +401,8 @@ impl Connection {
     }
 
     /// Ends the connection with `status`, because of something that is not, or
-    /// not yet, a request.
-    fn refuse(&mut self, status: Status, service: &mut Service) {
+    /// not yet, a request, and so far is what has `begun`.
+    fn refuse(&mut self, status: Status, begun: &[u8], service: &mut Service) {
         // If it is a request's body, it is that request which is refused.
         let held = self.held.take().map(|held| *held);
         if let Some(Held::Unread(_, head)) = held
@@ -409,7 +410,7 @@ impl Connection {
         {
             self.refuse_as(status, request.method, request.target, service);
         } else {
-            self.refuse_as(status, "-", "-", service);
+            self.refuse_as(status, method_of(begun).unwrap_or("-"), "-", service);
         }
     }
 

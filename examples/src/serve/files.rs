@@ -6,7 +6,7 @@ use super::date::http_date;
 use super::generated::{self, Block};
 use super::listing;
 use super::mime::content_type;
-use super::path::{Opened, Root, SafePath};
+use super::path::{Opened, Refused, Root, SafePath};
 use super::status::Status;
 use bytes::Bytes;
 use lastbyte::{FileRange, FileSource, Moment, Payload, Time};
@@ -124,7 +124,10 @@ impl Cache {
             }
             self.slots.remove(path);
         }
-        let safe = SafePath::new(path).map_err(|_| Status::BAD_REQUEST)?;
+        let safe = SafePath::new(path).map_err(|refused| match refused {
+            Refused::Malformed => Status::BAD_REQUEST,
+            Refused::NoName => Status::NOT_FOUND,
+        })?;
         match self.look(&safe, at) {
             // Descriptors have run out: those held here are the first to go.
             Err(Status::SERVICE_UNAVAILABLE) if !self.slots.is_empty() => {

@@ -2,9 +2,9 @@
 
 use super::conditional::Conditions;
 use super::host::{is_authority, is_host};
-use super::path::authority_of;
+use super::path::absolute;
 use super::status::Status;
-use httparse::Error;
+use httparse::{Error, Header};
 use std::mem::MaybeUninit;
 
 /// Longest request head in bytes.
@@ -82,10 +82,9 @@ pub fn parse(bytes: &[u8]) -> Parsed<'_> {
     let mut head = httparse::Request::new(&mut []);
     let window = &bytes[..bytes.len().min(MAX_HEAD)];
     match head.parse_with_uninit_headers(window, &mut fields) {
-        Ok(httparse::Status::Complete(len)) => match interpret(&head) {
-            Ok(request) => Parsed::Complete { request, len },
-            Err(status) => Parsed::Rejected(status),
-        },
+        Ok(httparse::Status::Complete(len)) => {
+            complete(interpret(head.method, head.path, head.version == Some(0), head.headers), len)
+        }
         Ok(httparse::Status::Partial) if bytes.len() < MAX_HEAD => Parsed::Partial,
         // The part that did not end says what was too long.
         Ok(httparse::Status::Partial) if head.version.is_none() => {
@@ -94,37 +93,84 @@ pub fn parse(bytes: &[u8]) -> Parsed<'_> {
         Ok(httparse::Status::Partial) | Err(Error::TooManyHeaders) => {
             Parsed::Rejected(Status::HEADER_FIELDS_TOO_LARGE)
         }
-        Err(Error::Version) => Parsed::Rejected(version_status(bytes)),
+        Err(Error::Version) => other_version(window, head.method, head.path),
         Err(_) => Parsed::Rejected(Status::BAD_REQUEST),
     }
 }
 
-/// A line that ends in a version, though not one of ours, differs from noise.
-fn version_status(bytes: &[u8]) -> Status {
-    let mut lines = bytes.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
-    let line = lines.find(|line| !line.is_empty()).unwrap_or_default();
+/// The method of what `bytes` begin with, even if the rest is malformed or missing.
+#[must_use]
+pub fn method_of(bytes: &[u8]) -> Option<&str> {
+    let mut head = httparse::Request::new(&mut []);
+    // What is wrong comes later.
+    let _ = head.parse(bytes);
+    head.method
+}
+
+/// Reads a head of another version. One that is only newer is as good as HTTP/1.1
+/// (RFC 9110, section 2.5), and a line that ends in any version differs from noise.
+fn other_version<'a>(
+    bytes: &'a [u8],
+    method: Option<&'a str>,
+    target: Option<&'a str>,
+) -> Parsed<'a> {
+    let is_blank = |&&byte: &&u8| matches!(byte, b'\r' | b'\n');
+    let begin = bytes.iter().take_while(is_blank).count();
+    let end = bytes[begin..].iter().position(|&byte| byte == b'\n').map(|at| begin + at + 1);
+    let line = &bytes[begin..end.unwrap_or(bytes.len())];
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
     let version = line.rsplit(|&byte| byte == b' ').next().unwrap_or_default();
     match version {
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9'] => {}
         [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
             if major.is_ascii_digit() && minor.is_ascii_digit() =>
         {
-            Status::VERSION_NOT_SUPPORTED
+            return Parsed::Rejected(Status::VERSION_NOT_SUPPORTED);
         }
-        _ => Status::BAD_REQUEST,
+        _ => return Parsed::Rejected(Status::BAD_REQUEST),
+    }
+    let line_len = end.unwrap_or(bytes.len());
+    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    match httparse::parse_headers(&bytes[line_len..], &mut fields) {
+        Ok(httparse::Status::Complete((len, fields))) => {
+            complete(interpret(method, target, false, fields), line_len + len)
+        }
+        Ok(httparse::Status::Partial) if bytes.len() < MAX_HEAD => Parsed::Partial,
+        Ok(httparse::Status::Partial) | Err(Error::TooManyHeaders) => {
+            Parsed::Rejected(Status::HEADER_FIELDS_TOO_LARGE)
+        }
+        Err(_) => Parsed::Rejected(Status::BAD_REQUEST),
     }
 }
 
-fn interpret<'a>(head: &httparse::Request<'_, 'a>) -> Result<Request<'a>, Status> {
-    let (Some(method), Some(target), Some(version)) = (head.method, head.path, head.version) else {
+fn complete(request: Result<Request<'_>, Status>, len: usize) -> Parsed<'_> {
+    match request {
+        Ok(request) => Parsed::Complete { request, len },
+        Err(status) => Parsed::Rejected(status),
+    }
+}
+
+fn interpret<'a>(
+    method: Option<&'a str>,
+    target: Option<&'a str>,
+    is_old: bool,
+    fields: &[Header<'a>],
+) -> Result<Request<'a>, Status> {
+    let (Some(method), Some(target)) = (method, target) else {
         return Err(Status::BAD_REQUEST);
     };
     if target.len() > MAX_TARGET {
         return Err(Status::URI_TOO_LONG);
     }
-    if authority_of(target).is_some_and(|authority| !is_authority(authority.as_bytes())) {
-        return Err(Status::BAD_REQUEST);
+    if let Some((scheme, authority)) = absolute(target) {
+        if !["http", "https"].iter().any(|own| scheme.eq_ignore_ascii_case(own)) {
+            return Err(Status::MISDIRECTED_REQUEST);
+        }
+        if !is_authority(authority.as_bytes()) {
+            return Err(Status::BAD_REQUEST);
+        }
     }
-    let is_old = version == 0;
     let mut request = Request {
         method,
         target,
@@ -136,7 +182,7 @@ fn interpret<'a>(head: &httparse::Request<'_, 'a>) -> Result<Request<'a>, Status
         expects_continue: false,
     };
     let (mut hosts, mut closes, mut length, mut chunked) = (0, false, None, false);
-    for field in head.headers.iter() {
+    for field in fields {
         let (name, value) = (field.name, field.value);
         let is = |known: &str| name.eq_ignore_ascii_case(known);
         // Lengths first: a head has many fields, few of which matter here.
@@ -324,7 +370,12 @@ mod tests {
             ("GET http:///a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
             ("GET http://user@a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
             ("GET /\r\n\r\n", 400),
+            ("GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 421),
             ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
+            ("GET / HTTP/0.9\r\nHost: a\r\n\r\n", 505),
+            ("GET / HTTP/1.23\r\nHost: a\r\n\r\n", 400),
+            ("GET / HTTP/1.2\r\n\r\n", 400),
+            ("GET / HTTP/1.2\r\nHost : a\r\n\r\n", 400),
             ("GET / HTTP/1.1 \r\nHost: a\r\n\r\n", 400),
             ("GET / HTTX/1.1\r\nHost: a\r\n\r\n", 400),
             ("\x16\x03\x01\x02", 400),
@@ -334,6 +385,31 @@ mod tests {
         ] {
             assert_eq!(rejected(head), status, "{head:?}");
         }
+    }
+
+    #[test]
+    fn a_newer_peer_is_one_like_any_other() {
+        let head = with("Range: bytes=0-1\r\n");
+        for version in ["1.2", "1.9"] {
+            let newer = head.replace("1.1", version);
+            assert_eq!(request(&newer), request(&head), "{version}");
+            for end in 0..newer.len() {
+                assert_eq!(parse(&newer.as_bytes()[..end]), Parsed::Partial, "{end}");
+            }
+            let newer = format!("\r\n{newer}");
+            assert_eq!(request(&newer), request(&head), "{version}");
+        }
+        let long = format!("A: {}\r\n", "a".repeat(MAX_HEAD));
+        assert_eq!(rejected(&with(&long).replace("1.1", "1.2")), 431);
+    }
+
+    #[test]
+    fn the_method_is_known_before_the_rest() {
+        assert_eq!(method_of(b"\r\nHEAD / HTT"), Some("HEAD"));
+        assert_eq!(method_of(b"HEAD / HTTP/1.1\r\nno colon\r\n"), Some("HEAD"));
+        assert_eq!(method_of(b"HEAD / HTTP/2.0\r\n"), Some("HEAD"));
+        assert_eq!(method_of(b"HEAD"), None);
+        assert_eq!(method_of(b"\x16\x03\x01 "), None);
     }
 
     #[test]
