@@ -9,6 +9,7 @@ use super::mime::content_type;
 use super::path::{Opened, Refused, Root, SafePath};
 use super::status::Status;
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use lastbyte::{FileRange, FileSource, Moment, Payload, Time};
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
@@ -80,7 +81,8 @@ pub enum Belief {
 pub struct Cache {
     root: Root,
     block: Block,
-    slots: HashMap<Box<str>, Slot>,
+    /// Hashed quickly: they are too few for anybody to gain by collisions.
+    slots: HashMap<Box<str>, Slot, RandomState>,
 }
 
 #[derive(Debug)]
@@ -104,7 +106,7 @@ impl Cache {
     /// Nothing remembered yet of what is below `root`.
     #[must_use]
     pub fn new(root: Root, block: Block) -> Self {
-        Self { root, block, slots: HashMap::new() }
+        Self { root, block, slots: HashMap::default() }
     }
 
     /// What `path` leads to, which is what [`path_of`](super::path::path_of) gives.

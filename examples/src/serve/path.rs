@@ -104,7 +104,8 @@ pub fn path_of(target: &str) -> &str {
         // No path is the root (RFC 9110, section 4.2.3).
         Some(_) => return "/",
     };
-    path.find(['?', '#']).map_or(path, |end| &path[..end])
+    let end = path.bytes().position(|byte| matches!(byte, b'?' | b'#'));
+    end.map_or(path, |end| &path[..end])
 }
 
 /// The scheme and the authority of a request `target`, if it is in absolute form.
