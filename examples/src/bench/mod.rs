@@ -28,6 +28,7 @@ pub mod zerocopy;
 
 use crate::serve::options::one_line;
 use clap::{Parser, Subcommand};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 /// Nothing could be measured.
@@ -94,8 +95,14 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Prints on standard error; whoever does not hear it is told by the exit code.
+fn note(line: &str) {
+    // As one write, so that it stays whole among others.
+    drop(io::stderr().write_all(format!("{line}\n").as_bytes()));
+}
+
 fn cannot_measure(line: &str) -> ExitCode {
-    eprintln!("bench: {line}");
+    note(&format!("bench: {line}"));
     ExitCode::from(CANNOT_MEASURE)
 }
 

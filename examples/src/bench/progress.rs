@@ -1,5 +1,6 @@
 //! What is being done, on standard error.
 
+use super::note;
 use std::cell::Cell;
 use std::time::Instant;
 
@@ -22,6 +23,6 @@ impl Progress {
     pub fn begin(&self, what: &str) {
         self.done.set(self.done.get() + 1);
         let seconds = self.began.elapsed().as_secs();
-        eprintln!("bench: {seconds:>3} s, {} of {}: {what}", self.done.get(), self.steps);
+        note(&format!("bench: {seconds:>3} s, {} of {}: {what}", self.done.get(), self.steps));
     }
 }
