@@ -22,6 +22,8 @@
 //! ```
 
 #![deny(unsafe_code)]
+// They panic where nobody listens; `cli::output` does not.
+#![deny(clippy::print_stderr, clippy::print_stdout)]
 
 mod canary;
 mod case;

@@ -2,12 +2,13 @@
 //! or a small machine may impose. The contract has to hold under all of them,
 //! and the capability report has to say what was taken away, with its errno.
 
-use super::output::{Format, as_json, tell};
+use super::child::{Guardian, ended_by};
+use super::output::{self, Format, Place, Trouble, as_json, tell};
 use crate::results::{self, CapabilityResult, Outcome, Run, errno_text};
 use lastbyte::{Facility, Restrictions};
 use serde::Serialize;
 use std::num::NonZeroUsize;
-use std::process::{Command, ExitCode};
+use std::process::{ExitCode, Stdio};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
@@ -24,7 +25,7 @@ pub(super) struct Options {
     /// Only cases whose name contains this.
     #[arg(long, default_value = "", value_name = "TEXT", hide_default_value = true)]
     filter: String,
-    /// Text or JSON.
+    /// How to tell the result.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
     /// Seconds after which a case counts as hanging.
@@ -141,6 +142,15 @@ impl AxisResult {
     fn is_well(&self) -> bool {
         self.wrong.is_empty() && self.run.as_ref().is_none_or(|run| run.failed == 0)
     }
+
+    fn place(&self) -> Place<'_> {
+        let trouble = match (&self.not_imposed, self.wrong.first()) {
+            (Some(why), _) => Trouble::NotTried(why),
+            (None, Some(wrong)) => Trouble::Failed(wrong, &self.wrong),
+            (None, None) => Trouble::None,
+        };
+        Place { name: self.axis, run: self.run.as_ref(), test: "axis", trouble }
+    }
 }
 
 pub(super) fn run(options: &Options) -> Result<ExitCode, String> {
@@ -153,22 +163,30 @@ pub(super) fn run(options: &Options) -> Result<ExitCode, String> {
         super::run::called(&options.filter, spoken(axis, options))?;
     }
     let usual = results::capabilities(&lastbyte_backends::report(&Restrictions::none()));
-    let text = options.format == Format::Text;
+    let mut guardian = Guardian::new()?;
     let mut all = Vec::new();
     for axis in axes {
-        let result = on(axis, options, &usual)?;
-        if text {
-            tell(&lines(axis, &result));
+        let result = match on(axis, options, &usual, &mut guardian)? {
+            Ok(result) => result,
+            Err(signal) => return Ok(ended_by(signal)),
+        };
+        match options.format {
+            Format::Text => tell(&lines(axis, &result)),
+            Format::JsonLines => tell(&as_json(&result)),
+            Format::Json | Format::Junit => {}
         }
         all.push(result);
     }
     let failed = all.iter().filter(|result| !result.is_well()).count();
-    if text {
-        let skipped = all.iter().filter(|result| result.not_imposed.is_some()).count();
-        let held = all.len() - failed - skipped;
-        tell(&format!("{held} axes hold the contract, {failed} do not, {skipped} not imposed"));
-    } else {
-        tell(&as_json(&all));
+    match options.format {
+        Format::Text => {
+            let skipped = all.iter().filter(|result| result.not_imposed.is_some()).count();
+            let held = all.len() - failed - skipped;
+            tell(&format!("{held} axes hold the contract, {failed} do not, {skipped} not imposed"));
+        }
+        Format::Json => tell(&as_json(&all)),
+        Format::JsonLines => {}
+        Format::Junit => tell(&output::places_as_junit(all.iter().map(AxisResult::place))),
     }
     if all.iter().all(|result| result.not_imposed.is_some()) {
         return Err("none of these axes can be imposed here".to_owned());
@@ -181,16 +199,26 @@ fn spoken<'a>(axis: &Axis, options: &'a Options) -> &'a str {
     options.transport.as_deref().unwrap_or(usual)
 }
 
-fn on(axis: &Axis, options: &Options, usual: &[CapabilityResult]) -> Result<AxisResult, String> {
-    let program = std::env::current_exe().map_err(|e| format!("cannot start itself: {e}"))?;
-    let transport = spoken(axis, options);
-    let output = Command::new(program)
-        .args(["run", "--format", "json", "--restrict", axis.restrict])
-        .args(["--transport", transport, "--bulk", &options.bulk.to_string()])
-        .args(["--filter", &options.filter, "--timeout", &options.timeout.to_string()])
-        .args(["--jobs", &options.jobs.to_string()])
-        .output()
-        .map_err(|error| format!("cannot start itself: {error}"))?;
+/// What came of an axis; or the signal that ended it.
+fn on(
+    axis: &Axis,
+    options: &Options,
+    usual: &[CapabilityResult],
+    guardian: &mut Guardian,
+) -> Result<Result<AxisResult, i32>, String> {
+    let output = guardian.start_again(|command| {
+        command
+            .args(["run", "--format", "json", "--restrict", axis.restrict])
+            .args(["--transport", spoken(axis, options), "--bulk", &options.bulk.to_string()])
+            .args(["--filter", &options.filter, "--timeout", &options.timeout.to_string()])
+            .args(["--jobs", &options.jobs.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+    })?;
+    if let Some(signal) = output.asked {
+        return Ok(Err(signal));
+    }
     let complaint = String::from_utf8_lossy(&output.stderr);
     let complaint = complaint.trim().trim_start_matches("conformance: ").to_owned();
     let mut result =
@@ -205,7 +233,7 @@ fn on(axis: &Axis, options: &Options, usual: &[CapabilityResult]) -> Result<Axis
         }
         Err(_) => result.wrong.push(format!("no result ({}): {complaint}", output.status)),
     }
-    Ok(result)
+    Ok(Ok(result))
 }
 
 /// Where the report is not what it has to be: the usual one, but for what the

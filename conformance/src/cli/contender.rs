@@ -59,7 +59,7 @@ impl fmt::Debug for Contender {
 }
 
 /// What `--backend` means: one name, or 'all'.
-pub(super) fn chosen<'c>(
+pub(crate) fn chosen<'c>(
     name: &str,
     contenders: &'c [Contender],
 ) -> Result<Vec<&'c Contender>, String> {

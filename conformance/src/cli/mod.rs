@@ -12,6 +12,7 @@
 //! ```
 
 mod axes;
+mod child;
 mod contender;
 mod diff;
 pub(crate) mod output;
@@ -19,17 +20,19 @@ mod report;
 pub(crate) mod restrict;
 mod run;
 
+pub(crate) use child::that_ask_for_an_end;
 pub use contender::Contender;
 #[cfg(target_os = "linux")]
-pub(crate) use contender::transports;
+pub(crate) use contender::{chosen, transports};
+#[cfg(target_os = "linux")]
+pub(crate) use run::called;
 
 #[cfg(target_os = "linux")]
 use crate::kernels;
 use crate::{cases, remote, results};
 use clap::{Parser, Subcommand};
 use lastbyte::{Restrictions, Transport};
-use output::tell;
-use std::io::Write;
+use output::{note, tell};
 use std::process::ExitCode;
 
 /// Proves lastbyte's backends against their contract, with real sockets, real
@@ -86,7 +89,10 @@ pub fn main(contenders: &[Contender]) -> ExitCode {
         Err(error) if error.use_stderr() && error.kind() != HELP => {
             return misused(&in_one_line(&error.to_string()));
         }
-        Err(help) => help.exit(),
+        Err(help) => {
+            tell(help.to_string().trim_end());
+            return complete(ExitCode::SUCCESS);
+        }
     };
     let done = match cli.action {
         Action::Run(options) => run::run(&options, contenders),
@@ -94,15 +100,19 @@ pub fn main(contenders: &[Contender]) -> ExitCode {
         Action::List => Ok(list()),
         Action::Axes(options) => axes::run(&options),
         #[cfg(target_os = "linux")]
-        Action::Kernels(action) => kernels::act(&action),
+        Action::Kernels(action) => kernels::act(&action, contenders),
         Action::Report(options) => report::write(&options),
         Action::Diff(options) => diff::tell_difference(&options),
         Action::Peer(options) => remote::serve(&options),
         #[cfg(target_os = "linux")]
         Action::Guest => kernels::guest(),
     };
-    let code = done.unwrap_or_else(|line| misused(&line));
-    // A result that is cut off must not be taken for one.
+    complete(done.unwrap_or_else(|line| misused(&line)))
+}
+
+/// `code`, if all that was to be told could be: a result that is cut off must not
+/// be taken for one.
+fn complete(code: ExitCode) -> ExitCode {
     output::lost().map_or(code, |error| misused(&format!("standard output: {error}")))
 }
 
@@ -116,8 +126,7 @@ fn in_one_line(text: &str) -> String {
 
 /// One clear line, and the exit code for a wrong command line.
 fn misused(line: &str) -> ExitCode {
-    // A reader that has left is told by the exit code.
-    drop(writeln!(std::io::stderr(), "conformance: {line}"));
+    note(&format!("conformance: {line}"));
     ExitCode::from(2)
 }
 

@@ -1,6 +1,6 @@
 //! `report`: results as tables to read; exits with 1 if C13 has an empty cell.
 
-use super::output::tell;
+use super::output::{note, tell};
 use crate::report::{Tables, html, markdown, together};
 use crate::results;
 use std::fs;
@@ -40,7 +40,7 @@ pub(super) fn write(options: &Options) -> Result<ExitCode, String> {
         [&options.markdown, &options.html, &options.together].map(|path| path.display());
     tell(&format!("wrote {markdown}, {html} and {together}"));
     if empty > 0 {
-        eprintln!("conformance: {empty} cells of C13 are empty: not every case was run");
+        note(&format!("conformance: {empty} cells of C13 are empty: not every case was run"));
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)

@@ -1,5 +1,6 @@
 //! The list after `--restrict`.
 
+use crate::sys::process::number;
 use crate::{MachineRestriction, ProcessRestriction};
 use lastbyte::{Facility, Restrictions};
 use std::str::FromStr;
@@ -39,9 +40,9 @@ impl FromStr for RestrictionList {
                     .map_err(|error: lastbyte::UnknownFacility| error.to_string())?;
                 parsed.facilities = parsed.facilities.without(facility);
             } else if let Some(bytes) = name.strip_prefix("rcvbuf=") {
-                let bytes =
-                    bytes.parse().map_err(|_| format!("'{name}': not a number of bytes"))?;
-                parsed.receive_buffer = Some(bytes);
+                // The kernel takes an `int` (net/core/sock.c, sk_setsockopt).
+                let bytes = number(name, bytes, i32::MAX.unsigned_abs().into())?;
+                parsed.receive_buffer = usize::try_from(bytes).ok();
             } else if let Some(restriction) = MachineRestriction::named(name) {
                 parsed.machine.push(restriction?);
             } else {

@@ -1,14 +1,15 @@
 //! `run`: the cases on this kernel.
 
+use super::child::{Guardian, ended_by};
 use super::contender::{Contender, chosen, label, transports};
-use super::output::{self, Event, Format, Lines, tell};
+use super::output::{self, Event, Format, Lines, note, tell};
 use super::restrict::RestrictionList;
 use crate::results::{BackendResult, CaseResult, Run, Unavailable};
 use crate::{Case, OpenFailure, Step, Subject, cases, restrict_machine, restrict_process, run_all};
 use lastbyte::Transport;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
@@ -50,7 +51,7 @@ pub(super) struct Options {
 }
 
 /// The cases that `filter` and `transport` ask for, of which there is one at least.
-pub(super) fn called(filter: &str, transport: &str) -> Result<Vec<Case>, String> {
+pub(crate) fn called(filter: &str, transport: &str) -> Result<Vec<Case>, String> {
     let transports = transports(transport)?;
     let cases: Vec<_> = cases().into_iter().filter(|case| case.name().contains(filter)).collect();
     let is_tried = |case: &Case| transports.iter().any(|transport| case.is_about(*transport));
@@ -83,16 +84,19 @@ pub(super) fn run(options: &Options, contenders: &[Contender]) -> Result<ExitCod
 /// by anything that came before, and what the machine lacks is given back when
 /// the child is done, however it ends.
 fn in_child(restrictions: &RestrictionList) -> Result<ExitCode, String> {
+    // First, so that no signal is lost between the two.
+    let mut guardian = Guardian::new()?;
     let _given_back_when_dropped = restrict_machine(&restrictions.machine)?;
-    let run = || {
-        Command::new(std::env::current_exe()?)
-            .args(std::env::args_os().skip(1))
-            .env(CHILD, "1")
-            .status()
-    };
-    match run() {
-        Ok(status) => Ok(ExitCode::from(u8::try_from(status.code().unwrap_or(1)).unwrap_or(1))),
-        Err(error) => Err(format!("cannot start itself again: {error}")),
+    let ended = guardian.start_again(|command| {
+        command.args(std::env::args_os().skip(1)).env(CHILD, "1");
+    })?;
+    match (ended.status.code().map(u8::try_from), ended.asked) {
+        (Some(Ok(code)), _) => Ok(ExitCode::from(code)),
+        (_, Some(signal)) => Ok(ended_by(signal)),
+        _ => {
+            note(&format!("conformance: the process of the cases broke: {}", ended.status));
+            Ok(ExitCode::FAILURE)
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::boot::{Hardware, Prepared};
 use super::machine::Accelerator;
+use crate::cli::output::note;
 use clap::ValueEnum;
 use std::fs::OpenOptions;
 use std::sync::atomic::AtomicBool;
@@ -43,7 +44,7 @@ pub(super) fn decide(
         (None, _) => Ok(Accelerator::Kvm),
         (Some(why), Wanted::Kvm) => Err(format!("KVM does not work here: {why}")),
         (Some(why), _) => {
-            eprintln!("conformance: software emulation, for KVM does not work here: {why}");
+            note(&format!("conformance: software emulation, for KVM does not work here: {why}"));
             Ok(Accelerator::Tcg)
         }
     }

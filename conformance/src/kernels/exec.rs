@@ -7,7 +7,7 @@ use super::machine::{Accelerator, Network, Qemu};
 use super::program;
 use super::run::{interruption, trial};
 use super::wish;
-use crate::cli::output::tell;
+use crate::cli::output::{note, tell};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -51,13 +51,23 @@ pub(crate) struct Options {
     arguments: Vec<String>,
 }
 
+/// How to build the program that is to be run.
+const HOW_TO_BUILD: &str = "one that is linked statically, such as by RUSTFLAGS='-C \
+                            target-feature=+crt-static' cargo build --target \
+                            x86_64-unknown-linux-gnu";
+/// How to get a runner that can be the first process.
+const HOW_TO_EXEC: &str = "cargo kernels exec (in this repository), which builds a static one";
+
 pub(super) fn run(options: &Options) -> Result<ExitCode, String> {
-    let qemu = Qemu::find()?;
-    let own = program::read(None)?;
-    let other = program::read(Some(&options.program))?;
     if options.icount.is_some() && options.cpus.get() > 1 {
         return Err("--icount counts for one processor only: --cpus 1".to_owned());
     }
+    if options.icount.is_some() && options.accel == Wanted::Kvm {
+        return Err("--icount counts in software only, which --accel kvm is not".to_owned());
+    }
+    let other = program::read(&options.program, HOW_TO_BUILD)?;
+    let own = program::this(HOW_TO_EXEC)?;
+    let qemu = Qemu::find()?;
     let wishes = match &options.kernel {
         Some(image) => vec![wish::own(image, options.modules.as_deref())?],
         None => wish::wishes(std::slice::from_ref(&options.on))?,
@@ -88,7 +98,7 @@ pub(super) fn run(options: &Options) -> Result<ExitCode, String> {
         Prepared::new(wish.unpack()?, &own.content, Some(&other.content), arguments, limit)?;
     let booted = prepared.boot(&hardware, &interrupted, &|shown| {
         if let Shown::Printed(line) = shown {
-            eprintln!("{line}");
+            note(line);
         }
     });
     for line in &booted.output {
@@ -100,7 +110,7 @@ pub(super) fn run(options: &Options) -> Result<ExitCode, String> {
         }
         (_, broke) => {
             for line in &booted.last_lines {
-                eprintln!("| {line}");
+                note(&format!("| {line}"));
             }
             Err(broke.clone().unwrap_or_else(|| "the program did not end".to_owned()))
         }

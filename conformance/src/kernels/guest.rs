@@ -4,6 +4,7 @@
 
 use super::channel::{Ended, Message, frame};
 use super::initramfs::{JOB, Job, MODULES, OTHER, PROGRAM};
+use crate::cli::output::note;
 use crate::sys::netlink::Devices;
 use rustix::mount::{MountFlags, mount};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process_group, setrlimit};
@@ -39,7 +40,7 @@ pub(crate) fn guest() -> Result<ExitCode, String> {
     // What goes wrong here goes to the kernel's log, whose last lines are shown.
     let done = set_up().and_then(|channel| serve(&channel));
     if let Err(error) = done {
-        eprintln!("conformance: the guest: {error}");
+        note(&format!("conformance: the guest: {error}"));
     }
     reboot(RebootCommand::PowerOff).ok();
     Err("the machine cannot be turned off".to_owned())

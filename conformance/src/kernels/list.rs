@@ -3,7 +3,7 @@
 use super::apt::{Apt, Catalogue};
 use super::cache::Cache;
 use super::choose::{Kernel, series};
-use crate::cli::output::{as_json, tell};
+use crate::cli::output::{as_json, note, tell};
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 
@@ -94,7 +94,9 @@ pub(super) fn offer(cache: &Cache, refresh: bool) -> Result<Offer, String> {
         return Ok(Offer { catalogue, apt });
     };
     if !catalogue.kernels.is_empty() {
-        eprintln!("conformance: using older lists, for the archive cannot be asked: {complaint}");
+        note(&format!(
+            "conformance: using older lists, for the archive cannot be asked: {complaint}"
+        ));
         return Ok(Offer { catalogue, apt });
     }
     let kernels = cache.kernels();
@@ -104,8 +106,8 @@ pub(super) fn offer(cache: &Cache, refresh: bool) -> Result<Offer, String> {
              with --kernel PATH --modules DIR"
         ));
     }
-    eprintln!(
+    note(&format!(
         "conformance: using what is in the cache, for the archive cannot be asked: {complaint}"
-    );
+    ));
     Ok(Offer { catalogue: Catalogue { kernels, incomplete: Vec::new() }, apt: None })
 }

@@ -3,6 +3,7 @@
 use super::channel::{Heard, Message, hear};
 use super::tools::{self, cannot_start};
 use crate::sys::parent;
+use rustix::process::Signal;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -190,7 +191,7 @@ impl Machine<'_> {
             }
         }
         qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        parent::dies_with_this_thread(&mut qemu);
+        parent::ends_with_this_thread(&mut qemu, Signal::KILL);
         qemu
     }
 }

@@ -28,6 +28,7 @@ mod wish;
 
 pub(crate) use guest::guest;
 
+use crate::cli::Contender;
 use clap::Subcommand;
 use std::process::ExitCode;
 
@@ -42,10 +43,10 @@ pub(crate) enum Action {
     Exec(Box<exec::Options>),
 }
 
-pub(crate) fn act(action: &Action) -> Result<ExitCode, String> {
+pub(crate) fn act(action: &Action, contenders: &[Contender]) -> Result<ExitCode, String> {
     match action {
         Action::List(options) => list::list(options),
-        Action::Run(options) => run::run(options),
+        Action::Run(options) => run::run(options, contenders),
         Action::Exec(options) => exec::run(options),
     }
 }

@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// How to get one.
-pub(super) const HOW_TO_BUILD: &str = "cargo kernels run (in this repository), or build one with RUSTFLAGS='-C \
+/// How to get a static runner.
+pub(super) const HOW_TO_BUILD_RUNNER: &str = "one built with RUSTFLAGS='-C \
      target-feature=+crt-static' cargo build --release --target x86_64-unknown-linux-gnu -p \
-     lastbyte-conformance and name it with --binary PATH";
+     lastbyte-conformance";
 
 /// A program that needs nothing but a kernel.
 #[derive(Debug)]
@@ -15,18 +15,22 @@ pub(super) struct Program {
     pub(super) content: Vec<u8>,
 }
 
-/// Reads the program at `path`, or else this one.
+/// Reads this program itself; `remedy` says what to use if that is not static.
+pub(super) fn this(remedy: &str) -> Result<Program, String> {
+    let path = std::env::current_exe().map_err(|error| format!("this program's file: {error}"))?;
+    read(&path, remedy)
+}
+
+/// Reads the program at `path`.
 ///
 /// # Errors
-/// If a kernel without libraries could not run it.
-pub(super) fn read(path: Option<&Path>) -> Result<Program, String> {
-    let own = || std::env::current_exe().map_err(|error| format!("this program's file: {error}"));
-    let path = path.map_or_else(own, |path| Ok(path.to_owned()))?;
-    let content = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+/// If a kernel without libraries could not run it; then, use `remedy`.
+pub(super) fn read(path: &Path, remedy: &str) -> Result<Program, String> {
+    let content = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
     match needs(&content) {
-        None => Ok(Program { path, content }),
+        None => Ok(Program { path: path.to_owned(), content }),
         Some(what) => Err(format!(
-            "{}: {what}, and a kernel under test has only this file; use {HOW_TO_BUILD}",
+            "{}: {what}, and a kernel under test has only this file; use {remedy}",
             path.display()
         )),
     }

@@ -4,12 +4,11 @@ use super::accelerator::{self, Wanted};
 use super::boot::{Hardware, Prepared, Shown};
 use super::cache::sha256_of;
 use super::machine::{Accelerator, Network, Qemu};
-use super::program::{self, Program};
+use super::program::{self, HOW_TO_BUILD_RUNNER, Program};
 use super::wish::{self, Wish};
-use crate::cases;
-use crate::cli::output::{self, Format, tell};
+use crate::cli::output::{self, Format, Place, Trouble, note, tell};
 use crate::cli::restrict::RestrictionList;
-use crate::cli::transports;
+use crate::cli::{Contender, called, chosen, that_ask_for_an_end, transports};
 use crate::remote::Remote;
 use crate::results::{COMMIT, CaseResult, KernelResult, KernelsRun, now};
 use signal_hook::flag;
@@ -88,11 +87,14 @@ pub(crate) struct Options {
     binary: Option<PathBuf>,
 }
 
-pub(super) fn run(options: &Options) -> Result<ExitCode, String> {
+pub(super) fn run(options: &Options, contenders: &[Contender]) -> Result<ExitCode, String> {
     let date = now();
+    check(options, contenders)?;
     let qemu = Qemu::find()?;
-    let program = program::read(options.binary.as_deref())?;
-    check(options)?;
+    let program = match &options.binary {
+        Some(path) => program::read(path, HOW_TO_BUILD_RUNNER)?,
+        None => program::this(HOW_TO_RUN)?,
+    };
     if let Some(out) = &options.out {
         fs::create_dir_all(out).map_err(|error| format!("{}: {error}", out.display()))?;
     }
@@ -136,12 +138,20 @@ pub(super) fn run(options: &Options) -> Result<ExitCode, String> {
     match options.format {
         Format::Text => tell(&output::kernels_summary(&all)),
         Format::Json | Format::JsonLines => tell(&output::as_json(&all)),
-        Format::Junit => tell(&output::kernels_as_junit(&all)),
+        Format::Junit => tell(&output::places_as_junit(all.kernels.iter().map(place))),
     }
     // Of an interrupted run some kernels may have no result at all.
     let whole = all.kernels.len() == wishes.len();
     let well = whole && all.kernels.iter().all(KernelResult::is_well);
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn place(kernel: &KernelResult) -> Place<'_> {
+    let trouble = match &kernel.broke {
+        Some(broke) => Trouble::Failed(broke, &kernel.last_lines),
+        None => Trouble::None,
+    };
+    Place { name: &kernel.name, run: kernel.run.as_ref(), test: "kernel", trouble }
 }
 
 /// A kernel that only says hello.
@@ -154,21 +164,25 @@ pub(super) fn trial(wishes: &[Wish], program: &[u8]) -> Result<Prepared, String>
 
 /// Finds out what every guest would refuse; what another binary knows of is not
 /// known here.
-fn check(options: &Options) -> Result<(), String> {
+fn check(options: &Options, contenders: &[Contender]) -> Result<(), String> {
     options.restrict.parse::<RestrictionList>()?;
     transports(&options.transport)?;
-    let known = || cases().iter().any(|case| case.name().contains(&options.filter));
-    if options.binary.is_none() && !known() {
-        return Err(format!("no case's name contains '{}'", options.filter));
+    if options.binary.is_none() {
+        chosen(&options.backend, contenders)?;
+        called(&options.filter, &options.transport)?;
     }
     Ok(())
 }
+
+/// How this program itself becomes one that a kernel can run.
+const HOW_TO_RUN: &str = "cargo kernels run (in this repository), or name a static one with \
+                          --binary PATH";
 
 /// Set by the signals that ask for an end, so that guests and folders are not
 /// left behind; the second one ends this program at once.
 pub(super) fn interruption() -> io::Result<Arc<AtomicBool>> {
     let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+    for signal in that_ask_for_an_end() {
         flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&interrupted))?;
         flag::register(signal, Arc::clone(&interrupted))?;
     }
@@ -287,7 +301,7 @@ impl Work<'_> {
     fn progress(&self, line: &str) {
         match self.options.format {
             Format::Text => tell(line),
-            _ => eprintln!("{line}"),
+            _ => note(line),
         }
     }
 
@@ -301,7 +315,7 @@ impl Work<'_> {
                 copied.map(|_| ()).map_err(|error| format!("{}: {error}", path.display()))
             });
         if let Err(why) = kept {
-            eprintln!("conformance: {why}");
+            note(&format!("conformance: {why}"));
         }
     }
 }

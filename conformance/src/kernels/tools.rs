@@ -1,5 +1,7 @@
 //! Programs of the system that this needs.
 
+use crate::sys::parent;
+use rustix::process::Signal;
 use std::io;
 use std::process::{Command, Stdio};
 
@@ -12,6 +14,8 @@ pub(super) fn output(command: Command, package: &str) -> Result<String, String> 
 /// The same, with what it printed to its standard error.
 pub(super) fn outputs(mut command: Command, package: &str) -> Result<(String, String), String> {
     let program = command.get_program().to_string_lossy().into_owned();
+    // A signal that ends this program must not leave apt at work.
+    parent::ends_with_this_thread(&mut command, Signal::TERM);
     let output = command
         .stdin(Stdio::null())
         .output()

@@ -5,6 +5,7 @@ use super::choose::{Kernel, choose, series};
 use super::image;
 use super::list::{Offer, offer};
 use super::unpack::Unpacked;
+use crate::cli::output::note;
 use crate::results::PackageResult;
 use std::path::{Path, PathBuf};
 
@@ -51,7 +52,7 @@ pub(super) fn wishes(names: &[String]) -> Result<Vec<Wish>, String> {
         }
     }
     let _locked = cache.lock()?;
-    let say = |line: &str| eprintln!("conformance: {line}");
+    let say = |line: &str| note(&format!("conformance: {line}"));
     let wishes = chosen.into_iter().map(|(name, kernel)| Wish {
         name: name.to_owned(),
         release: kernel.release.clone(),

@@ -14,6 +14,7 @@ pub(crate) use account::Account;
 pub(crate) use client::Stream;
 pub(crate) use server::Remote;
 
+use crate::cli::output::{self, tell};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
@@ -29,7 +30,11 @@ pub(crate) struct Options {
 pub(crate) fn serve(options: &Options) -> Result<ExitCode, String> {
     let listen = options.listen;
     let remote = Remote::listen(listen).map_err(|error| format!("listen on {listen}: {error}"))?;
-    println!("listening on {}; stop it with Ctrl-C", remote.address());
+    tell(&format!("listening on {}; stop it with Ctrl-C", remote.address()));
+    if output::lost().is_some() {
+        // Nobody can know where to reach it; `main` says why.
+        return Ok(ExitCode::FAILURE);
+    }
     remote.serve();
     Ok(ExitCode::SUCCESS)
 }

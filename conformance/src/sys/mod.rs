@@ -14,6 +14,7 @@ pub(crate) mod private_files;
 pub(crate) mod process;
 #[cfg(target_os = "linux")]
 pub(crate) mod shared_memory;
+pub(crate) mod signal;
 pub(crate) mod sysctl;
 pub(crate) mod tcp;
 pub(crate) mod tls_ulp;

@@ -4,6 +4,7 @@
 use super::limits::{self, Resource};
 use std::fmt;
 use std::io;
+use std::num::IntErrorKind;
 use std::str::FromStr;
 
 /// Something that the kernel shall refuse to this process.
@@ -112,9 +113,11 @@ impl FromStr for ProcessRestriction {
     type Err = UnknownRestriction;
 
     fn from_str(name: &str) -> Result<Self, UnknownRestriction> {
-        let unknown = || UnknownRestriction { name: name.to_owned() };
+        let unknown = || UnknownRestriction(Unknown::Name(name.to_owned()));
         if let Some(bytes) = name.strip_prefix("memlock=") {
-            return bytes.parse().map(Self::PinnedMemory).map_err(|_| unknown());
+            return number(name, bytes, u64::MAX)
+                .map(Self::PinnedMemory)
+                .map_err(|why| UnknownRestriction(Unknown::Number(why)));
         }
         let (call, errno) = match name.strip_suffix("-enosys") {
             Some(call) => (call, libc::ENOSYS),
@@ -125,15 +128,37 @@ impl FromStr for ProcessRestriction {
     }
 }
 
-/// A name that no restriction has.
+/// The number of the restriction `item`, up to `most`; else one line that says
+/// what is wrong.
+pub(crate) fn number(item: &str, text: &str, most: u64) -> Result<u64, String> {
+    let too_great = || format!("'{item}': can be {most} at most");
+    match text.parse::<u64>() {
+        Ok(number) if number <= most => Ok(number),
+        Ok(_) => Err(too_great()),
+        Err(error) if *error.kind() == IntErrorKind::PosOverflow => Err(too_great()),
+        Err(_) => Err(format!("'{item}': not a number")),
+    }
+}
+
+/// Why this is no restriction of a process.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct UnknownRestriction {
-    name: String,
+pub struct UnknownRestriction(Unknown);
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Unknown {
+    /// None is called so.
+    Name(String),
+    /// What is wrong with its number.
+    Number(String),
 }
 
 impl fmt::Display for UnknownRestriction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "there is no restriction '{}'; known are no-<facility>, ", self.name)?;
+        let name = match &self.0 {
+            Unknown::Number(why) => return f.write_str(why),
+            Unknown::Name(name) => name,
+        };
+        write!(f, "there is no restriction '{name}'; known are no-<facility>, ")?;
         for calls in Refusable::ALL {
             write!(f, "{}, ", calls.name())?;
         }

@@ -1,6 +1,9 @@
 //! Settings of the machine that take something away from everyone on it. Only
 //! root can change them, and they are given back.
 
+use super::process::number;
+use crate::cli::output::note;
+use crate::cli::that_ask_for_an_end;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -28,7 +31,7 @@ impl MachineRestriction {
     pub fn named(text: &str) -> Option<Result<Self, String>> {
         let (name, value) = text.split_once('=')?;
         let (name, path) = *KNOWN.iter().find(|(known, _)| *known == name)?;
-        let value = value.parse().map_err(|_| format!("'{text}': not a number"));
+        let value = number(text, value, u64::MAX);
         Some(value.map(|value| Self { name, path, value }))
     }
 
@@ -62,7 +65,10 @@ impl Drop for Changed {
     fn drop(&mut self) {
         if let Err(error) = fs::write(self.path, self.before.trim()) {
             let before = self.before.trim();
-            eprintln!("conformance: {} was {before} and could not be set back: {error}", self.path);
+            note(&format!(
+                "conformance: {} was {before} and could not be set back: {error}",
+                self.path
+            ));
         }
     }
 }
@@ -74,8 +80,9 @@ pub struct Restricted {
 }
 
 /// Imposes `restrictions` on the whole machine, until the result is dropped.
-/// Signals that would end this process are held back as long: the children get
-/// them too, and when they are gone the settings are given back.
+/// Signals that would end this process are held back as long: whoever calls this
+/// passes them on to its children, and when they are gone the settings are given
+/// back.
 ///
 /// # Errors
 /// If the kernel has no such setting, or only root may change it: one line.
@@ -84,8 +91,8 @@ pub fn restrict_machine(restrictions: &[MachineRestriction]) -> Result<Restricte
     if restrictions.is_empty() {
         return Ok(restricted);
     }
-    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
-        // That it came is nowhere of interest: the child ends of it.
+    for signal in that_ask_for_an_end() {
+        // That it came is nowhere of interest: the children end of it.
         signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))
             .map_err(|error| format!("signal {signal}: {error}"))?;
     }

@@ -1,6 +1,6 @@
 //! For build servers: JUnit's XML.
 
-use crate::results::{CaseResult, KernelsRun, Outcome, Run};
+use crate::results::{CaseResult, Outcome, Run};
 use std::fmt::Write;
 
 /// A test suite for each backend.
@@ -11,26 +11,49 @@ pub(crate) fn as_junit(run: &Run) -> String {
     xml
 }
 
-/// A test suite for each backend on each kernel; what broke a kernel is one
-/// more, failed test.
-pub(crate) fn kernels_as_junit(kernels: &KernelsRun) -> String {
+/// Where a run took place: a kernel, or an axis.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'p> {
+    pub(crate) name: &'p str,
+    pub(crate) run: Option<&'p Run>,
+    /// What the test of the place itself is called.
+    pub(crate) test: &'static str,
+    pub(crate) trouble: Trouble<'p>,
+}
+
+/// What was wrong with a place itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Trouble<'p> {
+    None,
+    /// Why there is no result.
+    NotTried(&'p str),
+    /// What failed, and lines on it.
+    Failed(&'p str, &'p [String]),
+}
+
+/// A test suite for each backend in each place, and one for the place itself.
+pub(crate) fn places_as_junit<'p>(places: impl IntoIterator<Item = Place<'p>>) -> String {
     let mut xml = String::from(HEAD);
-    for kernel in &kernels.kernels {
-        if let Some(run) = &kernel.run {
-            suites(&mut xml, run, &format!("{}/", kernel.name));
+    for place in places {
+        if let Some(run) = place.run {
+            suites(&mut xml, run, &format!("{}/", place.name));
         }
-        if let Some(broke) = &kernel.broke {
-            let all = format!("{broke}\n{}", kernel.last_lines.join("\n"));
-            push(
-                &mut xml,
-                format_args!(
-                    "  <testsuite name=\"{0}\" tests=\"1\" failures=\"1\" errors=\"0\">\n    <testcase classname=\"{0}\" name=\"kernel\"><failure message=\"{1}\">{2}</failure></testcase>\n  </testsuite>\n",
-                    escape(&kernel.name),
-                    escape(broke),
-                    escape(&all),
-                ),
-            );
-        }
+        let (failures, skipped, what) = match place.trouble {
+            Trouble::None => (0, 0, String::new()),
+            Trouble::NotTried(why) => (0, 1, format!("<skipped message=\"{}\"/>", escape(why))),
+            Trouble::Failed(what, lines) => {
+                let (what, lines) = (escape(what), escape(&lines.join("\n")));
+                (1, 0, format!("<failure message=\"{what}\">{lines}</failure>"))
+            }
+        };
+        push(
+            &mut xml,
+            format_args!(
+                "  <testsuite name=\"{0}\" tests=\"1\" failures=\"{failures}\" errors=\"0\" skipped=\"{skipped}\">\n    <testcase classname=\"{0}\" name=\"{1}\">{what}</testcase>\n  </testsuite>\n",
+                escape(place.name),
+                place.test,
+            ),
+        );
     }
     xml.push_str(FOOT);
     xml

@@ -5,7 +5,7 @@ mod junit;
 mod text;
 
 pub(crate) use json_lines::{Event, Lines};
-pub(crate) use junit::{as_junit, kernels_as_junit};
+pub(crate) use junit::{Place, Trouble, as_junit, places_as_junit};
 pub(crate) use text::{kernels_summary, line, summary, unavailable_line};
 
 use clap::ValueEnum;
@@ -38,6 +38,13 @@ pub(crate) fn tell(text: &str) {
     {
         LOST.get_or_init(|| error);
     }
+}
+
+/// Prints what is no result, on standard error. Who does not hear it is told by
+/// the exit code.
+pub(crate) fn note(text: &str) {
+    // As one write, so that lines of several threads stay whole.
+    drop(io::stderr().write_all(format!("{text}\n").as_bytes()));
 }
 
 /// Why not all that was to be told could be written, if so.
