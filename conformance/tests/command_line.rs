@@ -137,3 +137,36 @@ fn a_result_that_is_cut_off_is_not_taken_for_one() {
         assert!(!said.contains("panicked"), "{arguments:?}: {said}");
     }
 }
+
+#[test]
+fn a_report_is_written_only_of_something_and_each_part_to_its_own_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let nothing =
+        r#"{"kernels": [], "date": "today", "commit": "none", "binary": "none", "qemu": "none"}"#;
+    fs::write(at("nothing.json"), nothing).unwrap();
+    let [a, b, c] = ["a", "b", "c"].map(at);
+    let report = |results: &str, html: &str| {
+        let to = ["--markdown", &a, "--html", html, "--together", &c].map(str::to_owned);
+        [vec!["report".to_owned(), results.to_owned()], to.to_vec()].concat()
+    };
+    let refused = |arguments: Vec<String>, words: &[&str]| {
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        assert_refused(&arguments, words);
+        assert!(!fs::exists(&a).unwrap(), "nothing is written when it is refused");
+    };
+    refused(report(&at("nothing.json"), &b), &["no case was run"]);
+    let run = output(&["run", "--filter", "C15-woken", "--transport", "plain", "--format", "json"]);
+    fs::write(at("run.json"), &run.stdout).unwrap();
+    refused(report(&at("run.json"), &a), &["more than one", &a]);
+    fs::write(at("cut.json"), &run.stdout[..1000]).unwrap();
+    refused(report(&at("cut.json"), &b), &["cut.json", "not JSON"]);
+}
+
+#[test]
+fn a_folder_that_takes_no_results_is_refused_before_there_are_any() {
+    let out = ["kernels", "run", "--backend", "all", "--out", "/proc/self/fd"];
+    let output = output(&out);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("/proc/self/fd"), "{}", text(&output.stderr));
+}

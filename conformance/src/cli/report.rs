@@ -29,6 +29,15 @@ pub(super) fn write(options: &Options) -> Result<ExitCode, String> {
     for path in &options.results {
         tables.add(results::read(path)?);
     }
+    if tables.backends().is_empty() {
+        return Err("in these results no case was run on any kernel".to_owned());
+    }
+    let outputs = [&options.markdown, &options.html, &options.together];
+    if let Some(twice) =
+        outputs.iter().find(|path| outputs.iter().filter(|p| p == path).count() > 1)
+    {
+        return Err(format!("{}: more than one of the three is to go there", twice.display()));
+    }
     let put = |path: &Path, text: String| {
         fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
     };
@@ -36,8 +45,7 @@ pub(super) fn write(options: &Options) -> Result<ExitCode, String> {
     put(&options.html, html::write(&tables))?;
     let (together, empty) = together::write(&tables);
     put(&options.together, together)?;
-    let [markdown, html, together] =
-        [&options.markdown, &options.html, &options.together].map(|path| path.display());
+    let [markdown, html, together] = outputs.map(|path| path.display());
     tell(&format!("wrote {markdown}, {html} and {together}"));
     if empty > 0 {
         note(&format!("conformance: {empty} cells of C13 are empty: not every case was run"));

@@ -161,7 +161,7 @@ impl Cache {
 }
 
 /// The SHA-256 of a file, in hexadecimal digits.
-pub(super) fn sha256_of(path: &Path) -> io::Result<String> {
+fn sha256_of(path: &Path) -> io::Result<String> {
     let mut file = File::open(path)?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 16];
@@ -171,7 +171,12 @@ pub(super) fn sha256_of(path: &Path) -> io::Result<String> {
             n => hash.update(&buffer[..n]),
         }
     }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(as_text(&hash.finalize()))
+}
+
+/// A hash as it is written.
+pub(super) fn as_text(hash: &[u8]) -> String {
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! The one binary that every kernel runs.
 
+use super::cache::as_text;
+use sha2::{Digest, Sha256};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// How to get a static runner.
 pub(super) const HOW_TO_BUILD_RUNNER: &str = "one built with RUSTFLAGS='-C \
@@ -11,8 +13,14 @@ pub(super) const HOW_TO_BUILD_RUNNER: &str = "one built with RUSTFLAGS='-C \
 /// A program that needs nothing but a kernel.
 #[derive(Debug)]
 pub(super) struct Program {
-    pub(super) path: PathBuf,
     pub(super) content: Vec<u8>,
+}
+
+impl Program {
+    /// Of what the kernels run: the file may be another by the time they have.
+    pub(super) fn sha256(&self) -> String {
+        as_text(&Sha256::digest(&self.content))
+    }
 }
 
 /// Reads this program itself; `remedy` says what to use if that is not static.
@@ -28,7 +36,7 @@ pub(super) fn this(remedy: &str) -> Result<Program, String> {
 pub(super) fn read(path: &Path, remedy: &str) -> Result<Program, String> {
     let content = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
     match needs(&content) {
-        None => Ok(Program { path: path.to_owned(), content }),
+        None => Ok(Program { content }),
         Some(what) => Err(format!(
             "{}: {what}, and a kernel under test has only this file; use {remedy}",
             path.display()

@@ -2,7 +2,6 @@
 
 use super::accelerator::{self, Wanted};
 use super::boot::{Hardware, Prepared, Shown};
-use super::cache::sha256_of;
 use super::machine::{Accelerator, Network, Qemu};
 use super::program::{self, HOW_TO_BUILD_RUNNER, Program};
 use super::wish::{self, Wish};
@@ -90,14 +89,17 @@ pub(crate) struct Options {
 pub(super) fn run(options: &Options, contenders: &[Contender]) -> Result<ExitCode, String> {
     let date = now();
     check(options, contenders)?;
+    if let Some(out) = &options.out {
+        // Now, and not after an hour of work.
+        fs::create_dir_all(out)
+            .and_then(|()| tempfile::tempfile_in(out))
+            .map_err(|error| format!("cannot write to {}: {error}", out.display()))?;
+    }
     let qemu = Qemu::find()?;
     let program = match &options.binary {
         Some(path) => program::read(path, HOW_TO_BUILD_RUNNER)?,
         None => program::this(HOW_TO_RUN)?,
     };
-    if let Some(out) = &options.out {
-        fs::create_dir_all(out).map_err(|error| format!("{}: {error}", out.display()))?;
-    }
     let wishes = match &options.kernel {
         Some(image) => vec![wish::own(image, options.modules.as_deref())?],
         None => wish::wishes(&options.kernels)?,
@@ -128,17 +130,18 @@ pub(super) fn run(options: &Options, contenders: &[Contender]) -> Result<ExitCod
     let all = KernelsRun {
         date,
         commit: COMMIT.to_owned(),
-        binary: sha256_of(&program.path).map_err(|e| format!("{}: {e}", program.path.display()))?,
+        binary: program.sha256(),
         qemu: qemu.version,
         kernels,
     };
-    if let Some(out) = &options.out {
-        write(&out.join("kernels.json"), &output::as_json(&all))?;
-    }
     match options.format {
         Format::Text => tell(&output::kernels_summary(&all)),
         Format::Json | Format::JsonLines => tell(&output::as_json(&all)),
         Format::Junit => tell(&output::places_as_junit(all.kernels.iter().map(place))),
+    }
+    // Last, for what was told is not lost if this fails.
+    if let Some(out) = &options.out {
+        write(&out.join("kernels.json"), &output::as_json(&all))?;
     }
     // Of an interrupted run some kernels may have no result at all.
     let whole = all.kernels.len() == wishes.len();

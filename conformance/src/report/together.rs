@@ -37,7 +37,13 @@ fn of_kernel(tables: &Tables, kernel: &KernelResult, empty: &mut usize) -> Strin
             let cells = contenders.iter().map(|contender| {
                 let cases = match on(kernel, contender) {
                     Ok(cases) => cases,
-                    Err(why) => return format!("not run: {}", plain(why)),
+                    Err(why) if is_unavailable(kernel, contender) => {
+                        return format!("not run: {}", plain(why));
+                    }
+                    Err(why) => {
+                        *empty += 1;
+                        return format!("**empty**: {}", plain(why));
+                    }
                 };
                 match cases.iter().find(|found| found.name == case) {
                     Some(found) => cell(found, &mut notes),
@@ -60,6 +66,12 @@ fn of_kernel(tables: &Tables, kernel: &KernelResult, empty: &mut usize) -> Strin
         text += &format!("{}. {note}\n", n + 1);
     }
     text
+}
+
+/// Whether the kernel said that it cannot have this backend.
+fn is_unavailable(kernel: &KernelResult, contender: &str) -> bool {
+    let said = kernel.run.iter().flat_map(|run| &run.unavailable);
+    said.into_iter().any(|unavailable| unavailable.backend == contender)
 }
 
 /// What is in a cell; what stands in for something is noted once.
@@ -103,5 +115,18 @@ mod tests {
         assert!(text.contains("**empty**") && text.contains("| works |"), "{text}");
         assert!(text.contains("1. Lacks zerocopy: &lt;trying it> (EOPNOTSUPP). Verified: copied."));
         assert_eq!(text.matches("Lacks").count(), 1, "said once: {text}");
+    }
+
+    #[test]
+    fn a_kernel_that_broke_leaves_its_cells_empty() {
+        let mut tables = Tables::default();
+        tables.add(Found::Run(sample()));
+        let (_, empty) = write(&tables);
+        let whole = tables.kernels[0].clone();
+        let broke = Some("the kernel went down".to_owned());
+        tables.kernels.push(KernelResult { name: "9.9".into(), run: None, broke, ..whole });
+        let (text, more) = write(&tables);
+        assert_eq!(more, empty + C13_CELLS.len() * tables.backends().len(), "{text}");
+        assert!(text.contains("**empty**: the kernel went down"), "{text}");
     }
 }
