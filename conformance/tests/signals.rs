@@ -68,7 +68,8 @@ fn guests_do_not_outlive_the_runner() {
         let mut kernels = runner(&["kernels", "run", "--accel", "tcg", "--kernel"]);
         kernels.arg(at("vmlinuz")).arg("--binary").arg(at("program")).env("PATH", &path);
         kernels.env("TMPDIR", folder.path());
-        let status = end_by(signal, 2, &format!("kernels-{signal}"), &mut kernels);
+        let boots = |found: &[u32]| found.iter().any(|id| is_a_sleep(*id));
+        let status = end_when(signal, &format!("kernels-{signal}"), &mut kernels, boots);
         if signal == "KILL" {
             assert_eq!(status.signal(), Some(9));
         } else {
@@ -76,6 +77,11 @@ fn guests_do_not_outlive_the_runner() {
             assert!(left_in(folder.path()).is_empty(), "{signal} leaves a folder behind");
         }
     }
+}
+
+/// Whether it is what the QEMU of the test has become.
+fn is_a_sleep(id: u32) -> bool {
+    fs::read(format!("/proc/{id}/cmdline")).is_ok_and(|line| line.starts_with(b"sleep\0"))
 }
 
 fn left_in(folder: &Path) -> Vec<String> {
@@ -90,12 +96,22 @@ fn runner(arguments: &[&str]) -> Command {
     command
 }
 
-/// Starts `command`, and when there are `count` processes, sends `signal` to the
-/// first; none of them may be there for long after.
+/// See `end_when`: when there are `count` processes.
 fn end_by(signal: &str, count: usize, name: &str, command: &mut Command) -> ExitStatus {
+    end_when(signal, name, command, |found| found.len() >= count)
+}
+
+/// Starts `command`, and when its processes are `ready`, sends `signal` to the
+/// first; none of them may be there for long after.
+fn end_when(
+    signal: &str,
+    name: &str,
+    command: &mut Command,
+    ready: impl Fn(&[u32]) -> bool,
+) -> ExitStatus {
     let mark = mark(name);
     let mut child = start(command, &mark);
-    wait_for(&mark, |found| found.len() >= count);
+    wait_for(&mark, ready);
     tell(child.id(), signal);
     let until = Instant::now() + PATIENCE;
     while Instant::now() < until && !marked(&mark).is_empty() {
