@@ -90,6 +90,16 @@ fn axes_come_as_junit_and_as_lines() {
     assert_eq!(all.len(), 2);
 }
 
+#[test]
+fn an_environment_does_not_keep_a_restriction_from_being_imposed() {
+    // No kernel takes this value, and no user but root may write one.
+    let mut run = runner(&["run", "--restrict", "io-uring-disabled=77", "--filter", "C15-woken"]);
+    let output = run.env("LASTBYTE_CONFORMANCE_CHILD", "1").output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("io-uring-disabled=77"), "{said}");
+}
+
 /// Ends of output that take nothing.
 fn deaf() -> Vec<Stdio> {
     let (reader, writer) = std::io::pipe().unwrap();

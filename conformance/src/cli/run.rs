@@ -9,6 +9,7 @@ use crate::{Case, OpenFailure, Step, Subject, cases, restrict_machine, restrict_
 use lastbyte::Transport;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::os::unix::process::parent_id;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -62,7 +63,8 @@ pub(crate) fn called(filter: &str, transport: &str) -> Result<Vec<Case>, String>
     }
 }
 
-/// Set in the child that runs under restrictions of the whole process.
+/// Set in the child that runs under restrictions of the whole process: the id of
+/// its parent, so that whoever inherits it further on is not taken for that child.
 const CHILD: &str = "LASTBYTE_CONFORMANCE_CHILD";
 
 pub(super) fn run(options: &Options, contenders: &[Contender]) -> Result<ExitCode, String> {
@@ -71,13 +73,17 @@ pub(super) fn run(options: &Options, contenders: &[Contender]) -> Result<ExitCod
     let transports = transports(&options.transport)?;
     let cases = called(&options.filter, &options.transport)?;
     if restrictions.needs_a_child() {
-        if std::env::var_os(CHILD).is_none() {
+        if !is_the_child() {
             return in_child(&restrictions);
         }
         restrict_process(&restrictions.process)
             .map_err(|error| format!("the restriction cannot be imposed here: {error}"))?;
     }
     prove(options, &restrictions, &chosen, &transports, &cases)
+}
+
+fn is_the_child() -> bool {
+    std::env::var(CHILD).is_ok_and(|parent| parent == parent_id().to_string())
 }
 
 /// Starts this program again, so that what the process gives up is not missed
@@ -88,7 +94,7 @@ fn in_child(restrictions: &RestrictionList) -> Result<ExitCode, String> {
     let mut guardian = Guardian::new()?;
     let _given_back_when_dropped = restrict_machine(&restrictions.machine)?;
     let ended = guardian.start_again(|command| {
-        command.args(std::env::args_os().skip(1)).env(CHILD, "1");
+        command.args(std::env::args_os().skip(1)).env(CHILD, std::process::id().to_string());
     })?;
     match (ended.status.code().map(u8::try_from), ended.asked) {
         (Some(Ok(code)), _) => Ok(ExitCode::from(code)),
