@@ -46,6 +46,17 @@ impl Connection {
         self.sender.tls()
     }
 
+    /// Waits until there is a connection, if it was attached while it connected; at once
+    /// if there was one. Cancel-safe, and the same each time.
+    ///
+    /// There is no need to wait: what is sent before is sent after it.
+    ///
+    /// # Errors
+    /// Why it could not connect, or how it has ended since.
+    pub async fn connected(&self) -> Result<(), CloseOutcome> {
+        self.sender.connected().await
+    }
+
     /// Waits until the TLS handshake is done, and says what came of it; `None`, at
     /// once, on a connection without TLS. Cancel-safe, and the same each time.
     ///
@@ -142,6 +153,13 @@ impl Connection {
     #[must_use = "dropping both halves closes the connection"]
     pub fn into_split(self) -> (Sender, Receiver) {
         (self.sender, self.receiver)
+    }
+
+    /// Ends this direction behind all that was sent, as
+    /// [`Driver::finish`](lastbyte::Driver::finish) says; the other goes on. Waits for
+    /// nothing: stages of what was sent are still told, and nothing more is accepted.
+    pub fn finish(&self) {
+        self.sender.finish();
     }
 
     /// Sends what was accepted, ends the stream, and waits for the peer to

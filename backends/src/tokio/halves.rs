@@ -109,6 +109,14 @@ impl Sender {
         self.0.standing.tls()
     }
 
+    /// As [`Connection::connected`](super::Connection::connected).
+    ///
+    /// # Errors
+    /// Why it could not connect.
+    pub async fn connected(&self) -> Result<(), CloseOutcome> {
+        self.0.standing.connected().await
+    }
+
     /// As [`Connection::established`](super::Connection::established).
     ///
     /// # Errors
@@ -140,6 +148,13 @@ impl Sender {
     /// How the connection ended, if it did.
     pub async fn writable(&self) -> Result<(), CloseOutcome> {
         self.0.standing.writable().await
+    }
+
+    /// As [`Connection::finish`](super::Connection::finish).
+    pub fn finish(&self) {
+        let id = self.id();
+        // If it is gone, so is the direction.
+        drop(self.0.user.ask(move |turned| turned.driver.finish(id)));
     }
 
     /// As [`Connection::close`](super::Connection::close), of both directions: a

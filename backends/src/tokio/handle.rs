@@ -76,7 +76,9 @@ impl Handle {
         Ok(Listener::new(self.user.clone(), key, receiver))
     }
 
-    /// Takes over a connected socket.
+    /// Takes over a connected socket, or one that connects
+    /// ([`lastbyte_backends::connect`](crate::connect)): then what is sent before
+    /// [`Connection::connected`] is sent after it.
     ///
     /// # Errors
     /// As [`Driver::attach`].
@@ -88,7 +90,7 @@ impl Handle {
         self.attach_by(socket, false, |driver, socket| driver.attach(socket, options))
     }
 
-    /// Takes over a connected socket that speaks TLS in this role.
+    /// As [`Self::attach`], and speaks TLS in this role.
     ///
     /// # Errors
     /// As [`Driver::attach_tls`].
@@ -109,7 +111,7 @@ impl Handle {
         attach: impl FnOnce(&mut dyn Driver, Socket) -> Result<Attached, Refused<Socket>>,
     ) -> Result<Connection, Refused<Socket>> {
         let (received, to_receive) = mpsc::unbounded_channel();
-        let standing = Arc::new(Standing::default());
+        let standing = Arc::new(Standing::new(socket.is_connecting()));
         let teller = Teller::new(Arc::clone(&standing));
         let attached = self.user.give(socket, |turned, socket| {
             let attached = attach(&mut *turned.driver, socket)?;

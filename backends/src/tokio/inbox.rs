@@ -111,6 +111,11 @@ impl Inboxes {
                     drop(inbox.received.send(received));
                 }
             }
+            Event::Connected { connection, .. } => {
+                if let Some(inbox) = self.connections.get(&connection) {
+                    inbox.standing.connected();
+                }
+            }
             Event::TlsEstablished { connection, tls, .. } => {
                 if let Some(inbox) = self.connections.get(&connection) {
                     inbox.standing.established(tls);

@@ -40,27 +40,35 @@
 //!
 //! /// Carries what comes on one connection to another, until it ends. The next is only
 //! /// received when the kernel has the last, so that the slower side sets the pace.
+//! /// The end is passed on too, and the other direction goes on.
 //! async fn carry(from: &mut Receiver, to: &Sender) -> Result<(), Box<dyn Error + Send + Sync>> {
 //!     while let Some(data) = from.receive().await.map_err(|ended| format!("{ended:?}"))? {
 //!         to.send(Payload::from(data), Watch::QUEUED)?.queued().await?;
 //!     }
+//!     to.finish();
 //!     Ok(())
 //! }
 //!
-//! /// Until one side ends. What it sent is delivered, and then both are closed.
-//! async fn proxy(mut client: Connection, mut server: Connection) -> [CloseOutcome; 2] {
+//! /// Until both sides have ended.
+//! async fn proxy(
+//!     mut client: Connection,
+//!     mut server: Connection,
+//! ) -> Result<[CloseOutcome; 2], Box<dyn Error + Send + Sync>> {
 //!     let (to_client, from_client) = client.split();
 //!     let (to_server, from_server) = server.split();
-//!     let ended = tokio::select! {
-//!         ended = carry(from_client, to_server) => ended,
-//!         ended = carry(from_server, to_client) => ended,
-//!     };
-//!     if let Err(error) = ended {
-//!         eprintln!("the proxy ends early: {error}");
+//!     let carried = tokio::try_join!(
+//!         carry(from_client, to_server),
+//!         carry(from_server, to_client),
+//!     );
+//!     if let Err(error) = carried {
+//!         // What was cut off on one side must not look complete on the other.
+//!         client.abort();
+//!         server.abort();
+//!         return Err(error);
 //!     }
 //!     let within = Duration::from_secs(10);
 //!     let (client, server) = tokio::join!(client.close(within), server.close(within));
-//!     [client, server]
+//!     Ok([client, server])
 //! }
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
@@ -75,14 +83,17 @@
 //! # let ((one, mut client), (other, mut server)) = (pair()?, pair()?);
 //! # let peers = std::thread::spawn(move || -> std::io::Result<String> {
 //! #     client.write_all(b"ping")?;
-//! #     server.read_exact(&mut [0; 4])?;
+//! #     client.shutdown(std::net::Shutdown::Write)?;
+//! #     let mut asked = String::new();
+//! #     server.read_to_string(&mut asked)?;
+//! #     assert_eq!(asked, "ping");
 //! #     server.write_all(b"pong")?;
 //! #     drop(server);
 //! #     let mut answer = String::new();
 //! #     client.read_to_string(&mut answer)?;
 //! #     Ok(answer)
 //! # });
-//! # let outcomes = tokio::spawn(proxy(one, other)).await?;
+//! # let outcomes = tokio::spawn(proxy(one, other)).await?.map_err(|error| error.to_string())?;
 //! # assert_eq!(outcomes[0], CloseOutcome::Graceful);
 //! # assert_eq!(peers.join().unwrap()?, "pong");
 //! # Ok(()) })

@@ -8,6 +8,8 @@ use tokio::sync::Notify;
 /// What the driver has told of a connection, for whoever asks, as often as they do.
 #[derive(Debug, Default)]
 pub(super) struct Standing {
+    /// It was attached while it connected, and has not.
+    is_connecting: AtomicBool,
     tls: OnceLock<TlsEstablished>,
     outcome: OnceLock<CloseOutcome>,
     /// A payload was refused for lack of room, and since then none has come free.
@@ -16,6 +18,20 @@ pub(super) struct Standing {
 }
 
 impl Standing {
+    pub(super) fn new(is_connecting: bool) -> Self {
+        Self { is_connecting: AtomicBool::new(is_connecting), ..Self::default() }
+    }
+
+    /// Waits until there is a connection.
+    pub(super) async fn connected(&self) -> Result<(), CloseOutcome> {
+        self.until(|| {
+            let ended = self.outcome.get().map(|outcome| Err(outcome.clone()));
+            let connected = !self.is_connecting.load(Ordering::Acquire);
+            ended.or_else(|| connected.then_some(Ok(())))
+        })
+        .await
+    }
+
     pub(super) fn tls(&self) -> Option<&TlsEstablished> {
         self.tls.get()
     }
@@ -63,6 +79,11 @@ pub(super) struct Teller(Arc<Standing>);
 impl Teller {
     pub(super) fn new(standing: Arc<Standing>) -> Self {
         Self(standing)
+    }
+
+    pub(super) fn connected(&self) {
+        self.0.is_connecting.store(false, Ordering::Release);
+        self.0.changed.notify_waiters();
     }
 
     pub(super) fn established(&self, tls: TlsEstablished) {

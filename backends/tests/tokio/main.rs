@@ -1,5 +1,6 @@
 //! Futures over every backend of this build.
 
+mod ends;
 mod failing;
 mod faulty;
 mod halves;
