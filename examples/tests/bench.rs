@@ -180,6 +180,40 @@ fn what_cannot_be_is_refused_in_one_line() {
     expect_refusal(&output.unwrap(), "kernel-tls: disabled");
 }
 
+#[test]
+fn a_drawing_that_cannot_be_made_costs_no_measurement() {
+    let folder = tempfile::tempdir().unwrap();
+    // What cannot be opened is known before anything is measured,
+    for command in ["txtime", "stamps", "zerocopy", "tls"] {
+        let output = bench(command).arg("--svg").arg(folder.path()).output().unwrap();
+        expect_refusal(&output, &format!("cannot write {}", folder.path().display()));
+        assert!(output.stdout.is_empty());
+    }
+    // what cannot be written comes after the result.
+    let output = bench("stamps --sizes 3k --rounds 1 --seconds 1 --json --svg /dev/full").output();
+    let output = output.unwrap();
+    expect_refusal(&output, "cannot write /dev/full: No space left on device");
+    let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(!rows(&result).is_empty(), "{result}");
+    // A place that is looked at stays as it was.
+    let path = folder.path().join("kept.svg");
+    std::fs::write(&path, "kept").unwrap();
+    let mut command = bench("stamps --seconds 10ms --svg");
+    expect_refusal(&command.arg(&path).output().unwrap(), "more --seconds");
+    assert_eq!(std::fs::read(&path).unwrap(), b"kept");
+    let path = folder.path().join("none.svg");
+    let mut command = bench("stamps --seconds 10ms --svg");
+    expect_refusal(&command.arg(&path).output().unwrap(), "more --seconds");
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_missing_folder_for_files_is_named() {
+    let mut command = bench("stamps --sizes 3k --rounds 1 --seconds 1 --body file");
+    let output = command.env("TMPDIR", "/nowhere/at/all").output().unwrap();
+    expect_refusal(&output, "a file in /nowhere/at/all (TMPDIR): No such file or directory");
+}
+
 /// Whoever is interrupted leaves nothing behind.
 #[test]
 fn servers_end_with_the_bench() {

@@ -3,9 +3,9 @@
 use super::outcome::{Outcome, Row};
 use super::plot;
 use lastbyte::{BackendKind, Choice, Report};
-use std::fs;
-use std::io::Write;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
 pub(crate) use crate::serve::options::duration;
 
@@ -22,21 +22,38 @@ pub struct Output {
 }
 
 impl Output {
-    /// Shows it on standard output.
+    /// Looks whether it can be drawn, before minutes are spent on measuring it.
+    ///
+    /// # Errors
+    /// A line for people.
+    pub fn check(&self) -> Result<(), String> {
+        let Some(path) = &self.svg else { return Ok(()) };
+        let is_new = !path.exists();
+        // What an earlier run has drawn is not lost, should this one come to nothing.
+        let opened = File::options().append(true).create(true).open(path);
+        opened.map_err(|error| cannot_write(path, &error))?;
+        if is_new {
+            fs::remove_file(path).map_err(|error| cannot_write(path, &error))?;
+        }
+        Ok(())
+    }
+
+    /// Shows it on standard output, whatever becomes of the drawing.
     ///
     /// # Errors
     /// A line for people.
     pub fn show<R: Row>(&self, outcome: &Outcome<R>) -> Result<(), String> {
-        if let Some(path) = &self.svg {
-            draw(outcome, path)?;
-        }
         let text = match self.json {
             true => {
                 serde_json::to_string_pretty(outcome).map_err(|error| error.to_string())? + "\n"
             }
             false => outcome.text(),
         };
-        tell(&text)
+        let told = tell(&text);
+        if let Some(path) = &self.svg {
+            draw(outcome, path)?;
+        }
+        told
     }
 }
 
@@ -44,7 +61,7 @@ impl Output {
 ///
 /// # Errors
 /// A line for people.
-pub fn draw<R: Row>(outcome: &Outcome<R>, path: &std::path::Path) -> Result<(), String> {
+pub fn draw<R: Row>(outcome: &Outcome<R>, path: &Path) -> Result<(), String> {
     for (n, chart) in R::charts(&outcome.rows).iter().enumerate() {
         let path = match n {
             0 => path.to_owned(),
@@ -54,10 +71,13 @@ pub fn draw<R: Row>(outcome: &Outcome<R>, path: &std::path::Path) -> Result<(), 
             }
         };
         let drawing = plot::svg(chart)?;
-        fs::write(&path, drawing)
-            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+        fs::write(&path, drawing).map_err(|error| cannot_write(&path, &error))?;
     }
     Ok(())
+}
+
+fn cannot_write(path: &Path, error: &io::Error) -> String {
+    format!("cannot write {}: {error}", path.display())
 }
 
 /// Prints `text`, if anybody wants to read it.
@@ -65,8 +85,8 @@ pub fn draw<R: Row>(outcome: &Outcome<R>, path: &std::path::Path) -> Result<(), 
 /// # Errors
 /// A line for people.
 pub fn tell(text: &str) -> Result<(), String> {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(format!("standard output: {error}"))
         }
         _ => Ok(()),

@@ -66,8 +66,9 @@ fn show<R: Row>(options: &Options, texts: &[String]) -> Result<(), String> {
         runs.push(run);
     }
     let outcome = Outcome::joined(runs);
+    let told = tell(&if options.markdown { outcome.markdown() } else { outcome.text() });
     if let Some(path) = &options.svg {
         draw(&outcome, path)?;
     }
-    tell(&if options.markdown { outcome.markdown() } else { outcome.text() })
+    told
 }

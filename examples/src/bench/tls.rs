@@ -57,6 +57,7 @@ pub struct Row {
 /// # Errors
 /// A line for people.
 pub fn run(options: &Options) -> Result<(), String> {
+    options.output.check()?;
     let mut ground = Ground::lay(&options.load, &options.transport)?;
     let mut contestants: Vec<Contestant> = Vec::new();
     for backend in &ground.backends.clone() {

@@ -10,16 +10,30 @@ use lastbyte_backends::tokio::{Connection, Handle, Listener};
 use std::error::Error;
 use std::io::ErrorKind;
 use std::net::TcpListener;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 const GREETING: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nhello\n";
 
+const ADDRESS: &str = "127.0.0.1:8081";
+
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("hello_tokio: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
     let backend = lastbyte_backends::open(Choice::Auto, &Restrictions::none())?;
     let handle = lastbyte_backends::tokio::spawn(&*backend, &DriverConfig::default())?;
-    let listener = TcpListener::bind("127.0.0.1:8081")?;
-    println!("http://{}/ on {}", listener.local_addr()?, backend.kind());
+    let listener = TcpListener::bind(ADDRESS)
+        .map_err(|error| format!("cannot listen on {ADDRESS}: {error}"))?;
+    println!("http://{ADDRESS}/ on {}", backend.kind());
     let mut listener = handle.listen(listener)?;
     serve(&handle, &mut listener).await
 }

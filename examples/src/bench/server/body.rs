@@ -5,6 +5,7 @@ use bytes::Bytes;
 use lastbyte::{FileRange, FileSource, Payload};
 use std::fs::File;
 use std::io::{self, Write};
+use std::path::Path;
 use std::sync::Arc;
 
 /// A response's bytes, of any length up to one that was said beforehand.
@@ -22,9 +23,11 @@ impl Store {
         Ok(match body {
             Body::Memory => Self::Memory(content.into()),
             Body::File => {
-                // It has no name, so that nothing is left of it whatever happens.
-                let mut file: File = tempfile::tempfile()?;
-                file.write_all(&content)?;
+                let folder = std::env::temp_dir();
+                let file = nameless(&folder, &content).map_err(|error| {
+                    let place = format!("a file in {} (TMPDIR): {error}", folder.display());
+                    io::Error::new(error.kind(), place)
+                })?;
                 Self::File(Arc::new(file))
             }
         })
@@ -40,4 +43,12 @@ impl Store {
             Self::File(file) => payload.push(FileRange::new(Arc::clone(file), 0, len)),
         }
     }
+}
+
+/// A file with this `content` that has no name, so that nothing is left of it whatever
+/// happens.
+fn nameless(folder: &Path, content: &[u8]) -> io::Result<File> {
+    let mut file = tempfile::tempfile_in(folder)?;
+    file.write_all(content)?;
+    Ok(file)
 }

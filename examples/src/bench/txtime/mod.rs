@@ -90,6 +90,7 @@ pub struct Options {
 /// # Errors
 /// A line for people.
 pub fn run(options: &Options) -> Result<(), String> {
+    options.output.check()?;
     let deadline = Instant::now() + options.seconds;
     let report = options::report()?;
     let backends = options::backends(&options.backend, &report)?;
