@@ -89,8 +89,9 @@ impl Connection {
     /// Others may be faster, so try until it is accepted. Those who wait for the
     /// driver's memory are told in the order in which they were refused.
     ///
-    /// Cancel-safe, and it holds no payload: one that was refused stays with the
-    /// caller, and so does what becomes of it if the caller's own future is dropped.
+    /// Cancel-safe, and it holds no payload: one that was refused is the caller's, and
+    /// is lost with the caller's own future if that is dropped. Keep it outside of what
+    /// may be dropped if it is not to be.
     ///
     /// ```
     /// use lastbyte::{Payload, RefuseReason, Refused, Watch};

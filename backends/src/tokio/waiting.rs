@@ -4,7 +4,7 @@ use lastbyte::{ConnectionId, Counters};
 use std::collections::VecDeque;
 
 /// So many are told in one turn: each may send at once.
-const AT_ONCE: usize = 64;
+const AT_ONCE: usize = 32;
 
 /// Who was refused, the longest ago first. Whoever is refused again is last.
 #[derive(Debug, Default)]

@@ -143,8 +143,8 @@ fn many_that_wait_for_memory_all_get_some() {
         drop(hog.send(vec![1; MUCH].into(), Watch::NONE).unwrap());
         let mut waiting = Vec::new();
         // They do nothing that would have the driver turned until all are told.
-        let all_told = Arc::new(Barrier::new(221));
-        for n in 0..255 {
+        let all_told = Arc::new(Barrier::new(143));
+        for n in 0..165 {
             let (connection, peer) = pair(&handle).await;
             let refused = connection.send(vec![n; 1000].into(), Watch::NONE).unwrap_err();
             assert_eq!(limit(&refused), Some(Limit::DriverMemory));
