@@ -109,8 +109,11 @@ impl Selector for RingSelector {
                 wait => wait,
             };
             if wait != Some(Duration::ZERO) || self.started || self.ring.has_more() {
-                self.started = false;
-                self.ring.enter(wait)?;
+                let entered = self.ring.enter(wait);
+                // The kernel may take less than it was handed, and would not say when
+                // it takes more (`io_uring/io_uring.c`, `io_submit_sqes`).
+                self.started = !self.ring.has_handed_over();
+                entered?;
             }
             self.reap();
             self.more = self.ring.has_more();
