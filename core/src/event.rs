@@ -4,6 +4,7 @@ use crate::{
     Completion, ConnectionId, FailReason, ListenerId, Moment, PooledBuf, ReceivedRecord,
     TlsEstablished,
 };
+use std::fmt;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -116,6 +117,19 @@ pub enum CloseOutcome {
     /// It was torn down.
     Failed(FailReason),
 }
+
+impl fmt::Display for CloseOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Graceful => f.write_str("closed, with everything acknowledged"),
+            Self::Unconfirmed => f.write_str("closed; whether all was acknowledged is not known"),
+            Self::Failed(reason) => write!(f, "torn down: {reason}"),
+        }
+    }
+}
+
+/// For whoever wanted something of a connection that has ended.
+impl std::error::Error for CloseOutcome {}
 
 /// A connected TCP socket on its way to a driver.
 #[derive(Debug)]

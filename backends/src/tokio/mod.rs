@@ -42,7 +42,7 @@
 //! /// received when the kernel has the last, so that the slower side sets the pace.
 //! /// The end is passed on too, and the other direction goes on.
 //! async fn carry(from: &mut Receiver, to: &Sender) -> Result<(), Box<dyn Error + Send + Sync>> {
-//!     while let Some(data) = from.receive().await.map_err(|ended| format!("{ended:?}"))? {
+//!     while let Some(data) = from.receive().await? {
 //!         to.send(Payload::from(data), Watch::QUEUED)?.queued().await?;
 //!     }
 //!     to.finish();

@@ -76,7 +76,7 @@ async fn greet(mut connection: Connection) -> Result<(), Box<dyn Error>> {
     let mut transfer = connection.send(Payload::from(GREETING), Watch::ACKED)?;
     let acked = transfer.acked().await?;
     println!("acknowledged within {:?} (evidence: {})", began.elapsed(), acked.evidence);
-    println!("closed: {:?}", connection.close(Duration::from_secs(5)).await);
+    println!("{}", connection.close(Duration::from_secs(5)).await);
     Ok(())
 }
 

@@ -135,7 +135,7 @@ impl Proxy {
 
     fn closed(&mut self, driver: &mut dyn Driver, id: ConnectionId, outcome: &CloseOutcome) {
         let Some(Side { other, received, .. }) = self.sides.remove(&id) else { return };
-        println!("{id} closed: {outcome:?}, after it has sent {received} bytes");
+        println!("{id} {outcome}, after it had sent {received} bytes");
         if matches!(outcome, CloseOutcome::Failed(_)) {
             // What was cut off here must not look complete there.
             let _ = driver.abort(other);
