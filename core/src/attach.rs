@@ -45,7 +45,8 @@ impl Default for AttachOptions {
 pub struct Attached {
     /// Its name from now on.
     pub connection: ConnectionId,
-    /// What its stages will rest on.
+    /// What its stages will rest on; of one that is still connecting, if its socket
+    /// turns out to be like others.
     pub stages: StageSupport,
 }
 

@@ -213,6 +213,8 @@ pub trait Driver: fmt::Debug {
     ///
     /// The connection is there until it fails or [`Self::close`] is called, which is
     /// due once both directions have ended: see [`Received::End`](crate::Received::End).
+    /// Whether the peer acknowledges the end is told by that close;
+    /// [`stall_timeout`](crate::AttachOptions::stall_timeout) bounds the payload before it.
     ///
     /// In TLS 1.2 a peer may answer by ending its own direction at once (RFC 5246,
     /// section 7.2.1), and most do; in TLS 1.3 the directions end by themselves

@@ -151,7 +151,8 @@ impl Socket {
 
     /// A socket on which a non-blocking `connect(2)` was begun, whatever has become of
     /// it meanwhile. It can be used as soon as it is attached: what is submitted is
-    /// sent once it has connected, which [`Event::Connected`] tells. Connecting may
+    /// sent once it has connected, which [`Event::Connected`] tells. One that puts the
+    /// connection off to the first write (`TCP_FASTOPEN_CONNECT`) is refused. Connecting may
     /// take as long as [`AttachOptions::stall_timeout`](crate::AttachOptions), or
     /// else as long as TCP allows.
     #[must_use]

@@ -5,7 +5,7 @@ use super::connection::{Connection, ZeroCopy};
 use super::context::Context;
 use super::native::Native;
 use crate::facilities::Facilities;
-use crate::sys::{error_queue, out_queue, tcp_info, timestamping, zero_copy};
+use crate::sys::{error_queue, fast_open, out_queue, tcp_info, timestamping, zero_copy};
 use lastbyte::{
     AttachOptions, ConnectionId, Ledger, LedgerLimits, RefuseReason, Refused, Socket, StampKeys,
 };
@@ -57,7 +57,7 @@ impl Connection {
         match taken_over {
             None => connection.await_connect(cx),
             Some(taken_over) => {
-                connection.begin(taken_over);
+                connection.begin(taken_over, &cx.facilities);
                 if connects {
                     connection.tell_connected(cx);
                 }
@@ -67,7 +67,10 @@ impl Connection {
     }
 
     /// What was found out when the socket was taken over holds from now on.
-    pub(super) fn begin(&mut self, taken_over: TakenOver) {
+    pub(super) fn begin(&mut self, taken_over: TakenOver, facilities: &Facilities) {
+        // It was said before what they will rest on, and that may be less.
+        self.stages = facilities.stages(taken_over.stamp_keys.is_some());
+        self.ledger.rests_on(self.stages);
         let keys = taken_over.stamp_keys.unwrap_or(StampKeys::from_base(0));
         self.ledger.kernel_counts_from(keys, 0);
         self.stamps = taken_over.stamp_keys.is_some();
@@ -99,6 +102,12 @@ fn prepare(socket: &Socket, fresh: bool, options: &AttachOptions) -> Result<bool
         Ok(_) => true,
         Err(error) if socket.is_connecting() && error.kind() == io::ErrorKind::NotConnected => {
             match stream.take_error() {
+                Ok(None) if fast_open::is_put_off(stream.as_fd()) => {
+                    return Err((
+                        "TCP_FASTOPEN_CONNECT",
+                        io::Error::from_raw_os_error(libc::EOPNOTSUPP),
+                    ));
+                }
                 Ok(None) => false,
                 Ok(Some(error)) | Err(error) => return Err((CONNECTING, error)),
             }

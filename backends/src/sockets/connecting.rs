@@ -5,7 +5,7 @@ use super::attach::taken_over;
 use super::connection::{Connection, reason};
 use super::context::Context;
 use super::selector::Ready;
-use lastbyte::{Event, FailReason};
+use lastbyte::Event;
 use std::io;
 
 /// What fails if it cannot connect.
@@ -39,20 +39,12 @@ impl Connection {
 
     /// It ends before it has begun.
     pub(super) fn cannot_connect(&mut self, error: &io::Error, cx: &mut Context) {
-        let why = match reason(CONNECTING, error) {
-            // Before anything was sent that is a refusal.
-            FailReason::Reset => FailReason::System {
-                doing: CONNECTING,
-                errno: error.raw_os_error().unwrap_or(libc::ECONNREFUSED),
-            },
-            why => why,
-        };
-        self.die(&why, cx);
+        self.die(&reason(CONNECTING, error), cx);
     }
 
     fn connected(&mut self, cx: &mut Context) -> bool {
         match taken_over(&self.stream, false, &cx.facilities) {
-            Ok(taken_over) => self.begin(taken_over),
+            Ok(taken_over) => self.begin(taken_over, &cx.facilities),
             Err((doing, error)) => {
                 self.die(&reason(doing, &error), cx);
                 return false;

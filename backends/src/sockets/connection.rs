@@ -160,7 +160,7 @@ impl Connection {
             return Err(Refused::new(payload, RefuseReason::Closing));
         }
         let began = cx.time();
-        if self.ledger.is_empty() {
+        if self.ledger.is_empty() && !self.connecting {
             self.progress = (self.ledger.wire_acked_to().get(), began);
         } else if self.ledger.len().is_multiple_of(LOOK_EVERY) {
             self.look_now(cx);

@@ -382,6 +382,12 @@ impl Connection {
                 return true;
             };
             let Some(next) = transmit.waiting.front().filter(|next| next.after <= accepted) else {
+                let is_stuck = transmit.is_used_up() && transmit.version == TlsVersion::Tls12;
+                if is_stuck && !self.ledger.is_all_accepted() {
+                    // There will be no other key.
+                    self.die(&TlsFailure::KeyExhausted.into(), cx);
+                    return false;
+                }
                 return !transmit.is_used_up();
             };
             let ControlRecord { content_type, content } = &next.record;

@@ -20,6 +20,7 @@ cfg_if::cfg_if! {
         pub(crate) mod disconnect;
         pub(crate) mod error_queue;
         pub(crate) mod event_fd;
+        pub(crate) mod fast_open;
         mod huge_page;
         pub(crate) mod input;
         pub(crate) mod message;

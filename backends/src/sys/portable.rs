@@ -266,6 +266,14 @@ pub(crate) mod tls_ulp {
     }
 }
 
+pub(crate) mod fast_open {
+    use std::os::fd::BorrowedFd;
+
+    pub(crate) fn is_put_off(_: BorrowedFd<'_>) -> bool {
+        false
+    }
+}
+
 pub(crate) mod zero_copy {
     use std::io;
     use std::os::fd::BorrowedFd;

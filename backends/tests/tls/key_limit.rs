@@ -45,6 +45,16 @@ fn a_direction_that_ends_changes_its_key_as_often_as_it_takes() {
     assert_eq!(data, LEN);
 }
 
+/// In TLS 1.2 there is no other key, and what fits the one there is goes through: the
+/// warning that it is nearly used up ends nothing that was accepted.
+#[test]
+fn a_direction_that_ends_uses_its_last_key_up() {
+    const RECORDS: usize = LIMIT as usize - 10;
+    let (most, data) = records(TlsVersion::Tls12, content(RECORDS << 14).into(), true);
+    assert!((1..=LIMIT).contains(&most), "{most}");
+    assert_eq!(data, RECORDS << 14);
+}
+
 /// Sends `payload` to a peer that reads slowly, and ends the direction if `finish`
 /// says so. Says how many records one key has sealed at the most, and how many bytes
 /// came.

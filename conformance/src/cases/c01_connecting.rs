@@ -184,6 +184,7 @@ fn given_up(subject: &Subject) -> Result<Proof, Failure> {
     let address = full.address()?;
     let mut rig = Rig::new(subject)?;
     let mut options = AttachOptions::default();
+    sent_late(&mut rig, subject, address)?;
     // With nothing to send and with something.
     for len in [0, 1000] {
         options.stall_timeout = Some(Duration::from_millis(200));
@@ -217,6 +218,22 @@ fn given_up(subject: &Subject) -> Result<Proof, Failure> {
     rig.drop_driver()?;
     expect_failed(&rig, connection, FailReason::Closed)?;
     Ok(Proof::full())
+}
+
+/// What is submitted later does not make the wait for the connection longer.
+fn sent_late(rig: &mut Rig, subject: &Subject, address: SocketAddr) -> Result<(), Failure> {
+    let mut options = AttachOptions::default();
+    options.stall_timeout = Some(Duration::from_millis(600));
+    let late = connect(rig, subject, address, &options)?;
+    rig.linger(Duration::from_millis(400))?;
+    // Whatever the clock says, this one's time is over later.
+    let other = connect(rig, subject, address, &options)?;
+    if !rig.record.is_closed(late) {
+        rig.send(late, 1000, Watch::ACKED)?;
+    }
+    rig.until("one to be given up", |record| record.is_closed(late) || record.is_closed(other))?;
+    ensure!(rig.record.is_closed(late), "what was sent late made the wait longer");
+    rig.until("the other to be given up", |record| record.is_closed(other))
 }
 
 fn expect_failed(rig: &Rig, connection: ConnectionId, why: FailReason) -> Result<(), Failure> {

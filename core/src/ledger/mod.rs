@@ -142,6 +142,13 @@ impl Ledger {
         (self.keys, self.first_call) = (keys, next_zero_copy);
     }
 
+    /// Later stages rest on this, and not on what was announced: for a connection that
+    /// has only now been made.
+    pub fn rests_on(&mut self, support: StageSupport) {
+        debug_assert_eq!(self.accepted_to, 0, "stages were told already");
+        self.support = support;
+    }
+
     /// Enters a transfer behind all others.
     ///
     /// # Errors

@@ -105,7 +105,8 @@ impl Proxy {
         };
         for (one, other) in [(client, upstream), (upstream, client)] {
             self.sides.insert(one, Side { other, received: 0, ended: false });
-            driver.receive(one)?;
+            // Refused if it has ended, which is told by itself.
+            let _ = driver.receive(one);
         }
         Ok(())
     }

@@ -68,8 +68,9 @@ impl Connection {
             return;
         }
         if session.version == TlsVersion::Tls12 {
+            // The rest may still fit. If not, the inner driver says so.
             session.is_used_up = false;
-            return self.fail(TlsFailure::KeyExhausted.into(), None, inner, cx);
+            return;
         }
         if let Err(failure) = change_key(session, self.id, inner) {
             self.fail(failure.into(), None, inner, cx);
