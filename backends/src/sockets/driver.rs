@@ -494,7 +494,8 @@ impl<S: Selector, K: CompletionSink> Driver for SocketDriver<S, K> {
 
     fn next_turn_by(&self) -> Option<Time> {
         if self.cx.again.is_empty() && self.cx.outbox.is_empty() && !self.selector.is_pressed() {
-            self.cx.timers.next()
+            let again = self.selector.looks_again_after().map(|most| self.waited_at.after(most));
+            [self.cx.timers.next(), again].into_iter().flatten().min()
         } else {
             Some(self.now())
         }

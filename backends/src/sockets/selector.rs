@@ -104,6 +104,11 @@ pub(crate) trait Selector: std::fmt::Debug {
     /// empty.
     fn wait(&mut self, wait: Option<Duration>, happened: &mut Vec<Happening>) -> io::Result<()>;
 
+    /// How long its descriptor may be relied on to tell of everything; for ever if none.
+    fn looks_again_after(&self) -> Option<Duration> {
+        None
+    }
+
     /// Whether there is something to do at once, though no descriptor says so.
     fn is_pressed(&self) -> bool {
         false

@@ -3,6 +3,7 @@
 #![cfg(all(target_os = "linux", not(lastbyte_portable)))]
 
 mod closing;
+mod connecting;
 mod input;
 mod pace;
 mod sending;
