@@ -21,6 +21,11 @@ pub(super) fn cases() -> Vec<Case> {
             moves,
         ),
         Case::new(
+            "C15-woken-in-a-foreign-loop",
+            "each wake-up makes the descriptor readable, not only the first",
+            woken_there,
+        ),
+        Case::new(
             "C15-turned-by-a-foreign-loop",
             "its descriptor and its deadline are all that another event loop needs",
             foreign_loop,
@@ -141,6 +146,35 @@ fn poll_once(rig: &mut Rig, most: Duration) -> Result<bool, Failure> {
         return Err(Failure::new("the descriptor has gone"));
     };
     Ok(poll::readable(pollable, wait)?)
+}
+
+fn woken_there(subject: &Subject) -> Result<Proof, Failure> {
+    let mut rig = Rig::new(subject)?;
+    if rig.driver().pollable().is_none() {
+        let lack = Lack::of("a descriptor to poll: this backend has none");
+        return Ok(Proof::substitute(lack, "it is woken where it waits, in a turn"));
+    }
+    // Something else that could make it readable is under way.
+    let (connection, _peer) = rig.connect(subject, Wire::default())?;
+    rig.driver().receive(connection)?;
+    for nth in 1..=20 {
+        // Until there is nothing to do.
+        while rig.driver().pollable().map(|fd| poll::readable(fd, Duration::ZERO)).transpose()?
+            == Some(true)
+        {
+            rig.turn(Duration::ZERO)?;
+        }
+        let waker = rig.driver().waker();
+        let waking = std::thread::spawn(move || waker.wake());
+        let Some(pollable) = rig.driver().pollable() else {
+            return Err(Failure::new("the descriptor has gone"));
+        };
+        // Not the deadline: it alone has to tell.
+        let told = poll::readable(pollable, Duration::from_secs(5))?;
+        waking.join().map_err(|_| Failure::new("the waking thread panicked"))?;
+        ensure!(told, "wake-up {nth} was not told");
+    }
+    Ok(Proof::full())
 }
 
 fn woken(subject: &Subject) -> Result<Proof, Failure> {

@@ -100,9 +100,6 @@ impl Selector for RingSelector {
             buffers.fill_up(self.ahead.get());
         }
         self.start_wanted()?;
-        if let Some(event) = self.announced.get() {
-            event.clear();
-        }
         // With a turn's worth of work at hand, nothing more is fetched.
         if self.waiting.len() < self.limit {
             let idle = self.waiting.is_empty() && self.stamps.is_empty() && !self.woken;
@@ -114,7 +111,7 @@ impl Selector for RingSelector {
                 }
                 wait => wait,
             };
-            let is_due = self.announced.get().is_some() || self.started || self.ring.has_more();
+            let is_due = self.waker.announced().is_some() || self.started || self.ring.has_more();
             if wait != Some(Duration::ZERO) || is_due {
                 let entered = self.ring.enter(wait);
                 // The kernel may take less than it was handed, and would not say when
@@ -123,6 +120,11 @@ impl Selector for RingSelector {
                 entered?;
             }
             self.reap();
+            if let Some(event) = self.waker.announced() {
+                // Entering sets it too. What sets it after this look has not been seen,
+                // and what did before shows in the next.
+                event.clear();
+            }
             self.more = self.ring.has_more();
         }
         self.woken = false;
@@ -146,18 +148,18 @@ impl Selector for RingSelector {
     }
 
     fn looks_again_after(&self) -> Option<Duration> {
-        (self.announced.get().is_some() && self.ring.is_deferred()).then_some(LOOK_AGAIN)
+        (self.waker.announced().is_some() && self.ring.is_deferred()).then_some(LOOK_AGAIN)
     }
 
     fn pollable(&self) -> Option<BorrowedFd<'_>> {
-        if self.announced.get().is_none() {
+        if self.waker.announced().is_none() {
             let event = EventFd::new().ok()?;
             self.ring.announce(&event).ok()?;
             // What came before has not set it.
             event.set();
-            drop(self.announced.set(event));
+            self.waker.announce(event);
         }
-        self.announced.get().map(EventFd::as_fd)
+        self.waker.announced().map(EventFd::as_fd)
     }
 
     fn waker(&self) -> Arc<dyn Wake> {

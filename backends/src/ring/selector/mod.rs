@@ -12,11 +12,9 @@ use super::port::Port;
 use crate::facilities::RingUse;
 use crate::sockets::ahead::AheadCount;
 use crate::sockets::selector::Happening;
-use crate::sys::event_fd::EventFd;
 use crate::sys::ring::{ReceiveBuffers, Registered, Ring, SendMemory, Wish};
 use lastbyte::{DriverConfig, Pool};
 use slab::Slab;
-use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -67,8 +65,6 @@ pub(crate) struct RingSelector {
     started: bool,
     /// The kernel had more to say than was there to be taken out.
     more: bool,
-    /// Set by the kernel when a turn is due, once somebody has asked for it.
-    announced: OnceCell<EventFd>,
 }
 
 impl RingSelector {
@@ -121,7 +117,6 @@ impl RingSelector {
             woken: false,
             started: false,
             more: false,
-            announced: OnceCell::new(),
         })
     }
 

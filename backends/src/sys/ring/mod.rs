@@ -102,12 +102,14 @@ impl Ring {
         self.deferred
     }
 
-    /// Whether the kernel has completions that are not in the queue yet, and
-    /// puts them there when the ring is entered.
+    /// Whether there are completions in the queue, or the kernel has some that it puts
+    /// there when the ring is entered.
     pub(crate) fn has_more(&mut self) -> bool {
         with!(&mut self.queues, ring => {
             let queue = ring.submission();
-            queue.taskrun() || queue.cq_overflow()
+            let has_work = queue.taskrun() || queue.cq_overflow();
+            drop(queue);
+            has_work || !ring.completion().is_empty()
         })
     }
 
