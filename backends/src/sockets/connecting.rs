@@ -6,7 +6,6 @@ use super::connection::{Connection, reason};
 use super::context::Context;
 use super::selector::Ready;
 use lastbyte::Event;
-use std::io;
 
 /// What fails if it cannot connect.
 pub(super) const CONNECTING: &str = "connect";
@@ -33,13 +32,8 @@ impl Connection {
             (Ok(None), Err(_)) if !ready.writable && !ready.read_closed => return false,
             (Ok(None), Err(error)) => error,
         };
-        self.cannot_connect(&error, cx);
+        self.die(&reason(CONNECTING, &error), cx);
         false
-    }
-
-    /// It ends before it has begun.
-    pub(super) fn cannot_connect(&mut self, error: &io::Error, cx: &mut Context) {
-        self.die(&reason(CONNECTING, error), cx);
     }
 
     fn connected(&mut self, cx: &mut Context) -> bool {

@@ -117,7 +117,9 @@ impl<S: Selector, K: CompletionSink> SocketDriver<S, K> {
             }
             return;
         }
-        let reads = connection.wants_input || connection.discards_input();
+        // Whoever reads from a socket that cannot connect takes its error away.
+        let reads =
+            !connection.connecting && (connection.wants_input || connection.discards_input());
         let input = reads && !connection.has_input() && !connection.input_ended;
         let output = !connection.writable && (connection.connecting || connection.has_output());
         let prepared = connection.take_prepared();

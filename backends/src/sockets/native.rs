@@ -5,7 +5,7 @@ use super::ahead::Ahead;
 use super::closing::Phase;
 use super::connection::{Connection, ZeroCopy, reason};
 use super::context::Context;
-use super::selector::{Completes, Done, Ready};
+use super::selector::{Completes, Done};
 use super::send::{has_no_room_to_pin, took};
 use crate::sys::ring::SendMemory;
 use crate::sys::timestamping::Wanted;
@@ -83,15 +83,6 @@ impl Connection {
     /// The kernel has done something by itself.
     /// `now` is when that was learnt.
     pub(super) fn done(&mut self, done: Done, now: Moment, cx: &mut Context) {
-        if self.connecting {
-            if let Done::ReceiveEnded(Err(error)) = &done {
-                return self.cannot_connect(error, cx);
-            }
-            let ready = Ready { token: self.token, writable: true, ..Ready::default() };
-            if !self.connects(ready, cx) {
-                return;
-            }
-        }
         match done {
             Done::Received(buffer) => self.received(buffer, now, cx),
             Done::ReceiveEnded(Ok(())) => self.receive_ended(now, cx),
