@@ -315,7 +315,7 @@ caught! {
     method_hidden_is_caught: MethodHidden by "C13-memory-zerocopy": "never moved as asked",
     closed_lost_is_caught: ClosedLost by "C12-close-of-an-idle": "hangs",
     finish_ignored_is_caught: FinishIgnored by "C12-finish-ends": "taken behind the end",
-    finish_that_closes_is_caught: FinishCloses by "C12-finish-ends": "hangs",
+    finish_that_closes_is_caught: FinishCloses by "C12-finish-ends": "is closing",
     received_twice_is_caught: ReceivedTwice by "C14-each-receive": "2 events for one receive",
 }
 
