@@ -73,8 +73,9 @@ pub use sink::{CompletionSink, EventQueue, EventQueueSink, SinkFn, event_channel
 pub use stage::{Stage, Watch};
 pub use time::{ClockMap, Moment, Time, UnixTime};
 pub use tls::{
-    ControlRecord, OffloadError, OffloadOptions, OffloadWish, Offloaded, ReceivedRecord, TlsCipher,
-    TlsEstablished, TlsOffload, TlsPeer, TlsRole, TlsSession, TlsVersion, TrafficKeys,
+    ControlRecord, MAX_RECORD_CONTENT, OffloadError, OffloadOptions, OffloadWish, Offloaded,
+    ReceivedRecord, TlsCipher, TlsEstablished, TlsOffload, TlsPeer, TlsRole, TlsSession,
+    TlsVersion, TrafficKeys,
 };
 pub use tls_alert::TlsAlert;
 pub use tls_failure::TlsFailure;

@@ -3,6 +3,9 @@
 use crate::{RefuseReason, Refused, Transport};
 use std::fmt;
 
+/// Most bytes of content that a TLS record has (RFC 8446, section 5.1).
+pub const MAX_RECORD_CONTENT: usize = 1 << 14;
+
 /// Moves the record layer of an established TLS connection into the kernel.
 ///
 /// Implementations keep contract C10: after the handshake no plaintext byte

@@ -57,7 +57,7 @@ impl Connection {
         match taken_over {
             None => connection.await_connect(cx),
             Some(taken_over) => {
-                connection.begin(taken_over, &cx.facilities);
+                connection.begin(taken_over);
                 if connects {
                     connection.tell_connected(cx);
                 }
@@ -67,10 +67,7 @@ impl Connection {
     }
 
     /// What was found out when the socket was taken over holds from now on.
-    pub(super) fn begin(&mut self, taken_over: TakenOver, facilities: &Facilities) {
-        // It was said before what they will rest on, and that may be less.
-        self.stages = facilities.stages(taken_over.stamp_keys.is_some());
-        self.ledger.rests_on(self.stages);
+    pub(super) fn begin(&mut self, taken_over: TakenOver) {
         let keys = taken_over.stamp_keys.unwrap_or(StampKeys::from_base(0));
         self.ledger.kernel_counts_from(keys, 0);
         self.stamps = taken_over.stamp_keys.is_some();

@@ -38,12 +38,15 @@ impl Connection {
 
     fn connected(&mut self, cx: &mut Context) -> bool {
         match taken_over(&self.stream, false, &cx.facilities) {
-            Ok(taken_over) => self.begin(taken_over, &cx.facilities),
+            Ok(taken_over) => self.begin(taken_over),
             Err((doing, error)) => {
                 self.die(&reason(doing, &error), cx);
                 return false;
             }
         }
+        // It was said when it was attached what they will rest on, and may be less.
+        self.stages = cx.facilities.stages(self.stamps);
+        self.ledger.rests_on(self.stages);
         self.connecting = false;
         self.progress = (0, cx.time());
         self.writable = true;

@@ -10,17 +10,14 @@ use crate::facilities::KernelTlsUse;
 use crate::sys::timestamping::{self, Wanted};
 use crate::sys::tls_ulp::{self, Direction};
 use lastbyte::{
-    ControlRecord, Event, FailReason, Limit, OffloadError, OffloadOptions, OffloadWish, Offloaded,
-    ReceivedRecord, RefuseReason, Refused, TlsCipher, TlsFailure, TlsSession, TlsVersion,
-    TrafficKeys, Transport,
+    ControlRecord, Event, FailReason, Limit, MAX_RECORD_CONTENT, OffloadError, OffloadOptions,
+    OffloadWish, Offloaded, ReceivedRecord, RefuseReason, Refused, TlsCipher, TlsFailure,
+    TlsSession, TlsVersion, TrafficKeys, Transport,
 };
 use std::collections::VecDeque;
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::AsFd;
-
-/// Most content of a record (RFC 8446, section 5.1).
-const MAX_CONTENT: u64 = 1 << 14;
 
 /// A key seals at least as many records: with fewer there would be no room for
 /// a call between one change and the next.
@@ -101,7 +98,7 @@ impl Transmit {
     pub(super) fn most(&self) -> u64 {
         // The kernel may close a record before it is full, so that a call takes
         // more of them than its length says.
-        (self.left() / 4).max(1).saturating_mul(MAX_CONTENT)
+        (self.left() / 4).max(1).saturating_mul(MAX_RECORD_CONTENT as u64)
     }
 
     /// Has every call from now on ask for these stamps too.
@@ -349,7 +346,7 @@ impl Connection {
         if record.content.is_empty() {
             return Some(RefuseReason::Empty);
         }
-        if record.content.len() as u64 > MAX_CONTENT {
+        if record.content.len() > MAX_RECORD_CONTENT {
             return Some(RefuseReason::TooLong);
         }
         (transmit.waiting.len() >= MAX_WAITING).then_some(RefuseReason::BackPressure {

@@ -5,8 +5,7 @@ use lastbyte::{TlsAlert, TlsVersion};
 /// Length of a record's header.
 pub(super) const HEADER: usize = 5;
 
-/// Most content of a record (RFC 8446, section 5.1: 2^14).
-pub(super) const MAX_CONTENT: usize = 1 << 14;
+pub(super) use lastbyte::MAX_RECORD_CONTENT as MAX_CONTENT;
 
 /// Most that sealing adds to the content, header included: TLS 1.2 with an
 /// explicit nonce and a tag (RFC 5288, section 3).

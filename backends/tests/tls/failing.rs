@@ -1,13 +1,9 @@
 //! How much of a transfer the peer had when the connection was given up.
 
-use crate::world::{BACKENDS, World, client, content, options, pair, plain, provider};
-use lastbyte::{
-    Completion, DriverConfig, Event, FileRange, FileSource, OffloadWish, Payload, Reached,
-    TlsVersion, Watch,
-};
+use crate::world::{BACKENDS, World, client, content, options, pair, payloads, plain, provider};
+use lastbyte::{Completion, DriverConfig, Event, OffloadWish, Payload, Reached, TlsVersion, Watch};
 use lastbyte_backends::tls::TlsTerms;
 use std::io::Read;
-use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
@@ -20,19 +16,8 @@ const UNKNOWN: u64 = 3 << 20;
 
 #[test]
 fn what_the_peer_had_is_told_whatever_a_transfer_is_made_of() {
-    let path = std::env::temp_dir().join(format!("lastbyte-failing-{}", std::process::id()));
-    std::fs::write(&path, content(LEN)).expect("writes");
-    let file: Arc<dyn FileSource> = Arc::new(std::fs::File::open(&path).expect("opens"));
-    std::fs::remove_file(&path).expect("removes");
-    // More pieces than one call takes, so that each call leaves a record open.
-    let pieces =
-        || content(LEN).chunks(4 << 10).fold(Payload::new(), |all, piece| all.with(piece.to_vec()));
     for &kind in BACKENDS.iter() {
-        for (name, payload) in [
-            ("memory", Payload::from(content(LEN))),
-            ("file", Payload::from(FileRange::new(Arc::clone(&file), 0, LEN as u64))),
-            ("pieces", pieces()),
-        ] {
+        for (name, payload) in payloads(LEN) {
             let mut options = options();
             options.offload = OffloadWish::Prefer;
             let terms = provider(&TlsTerms::default());

@@ -1,10 +1,11 @@
 //! How much one key seals, counted by a peer that opens every record.
 
 use crate::records::{Crypto, DATA, Fixed, HANDSHAKE, HELLO};
-use crate::world::{World, client, content, is_closed, options, pair, plain, provider, reached};
+use crate::world::{
+    World, client, content, is_closed, options, pair, payloads, plain, provider, reached,
+};
 use lastbyte::{
-    BackendKind, DriverConfig, Event, FileRange, FileSource, OffloadWish, Payload, Stage,
-    TlsCipher, TlsVersion, Watch,
+    BackendKind, DriverConfig, Event, OffloadWish, Payload, Stage, TlsCipher, TlsVersion, Watch,
 };
 use lastbyte_backends::tls::TlsTerms;
 use std::io::{Read, Write};
@@ -18,19 +19,8 @@ const LEN: usize = 8 << 20;
 /// was asked for, the kernel's records were not counted.
 #[test]
 fn no_key_seals_more_than_it_may_whatever_a_transfer_is_made_of() {
-    let path = std::env::temp_dir().join(format!("lastbyte-key-limit-{}", std::process::id()));
-    std::fs::write(&path, content(LEN)).expect("writes");
-    let file: Arc<dyn FileSource> = Arc::new(std::fs::File::open(&path).expect("opens"));
-    std::fs::remove_file(&path).expect("removes");
-    // More pieces than one call takes.
-    let pieces =
-        || content(LEN).chunks(4 << 10).fold(Payload::new(), |all, piece| all.with(piece.to_vec()));
     for version in [TlsVersion::Tls13, TlsVersion::Tls12] {
-        for (name, payload) in [
-            ("memory", Payload::from(content(LEN))),
-            ("file", Payload::from(FileRange::new(Arc::clone(&file), 0, LEN as u64))),
-            ("pieces", pieces()),
-        ] {
+        for (name, payload) in payloads(LEN) {
             let (most, _) = records(version, payload, false);
             assert!((1..=LIMIT).contains(&most), "{version}, {name}: {most}");
         }

@@ -2,14 +2,15 @@
 
 use lastbyte::{
     AttachOptions, Backend, BackendKind, Choice, CloseOutcome, Completion, ConnectionId, Driver,
-    DriverConfig, Event, EventQueue, OffloadWish, Received, Restrictions, Stage, TlsCipher,
-    TlsRole, TlsVersion,
+    DriverConfig, Event, EventQueue, FileRange, FileSource, OffloadWish, Payload, Received,
+    Restrictions, Stage, TlsCipher, TlsRole, TlsVersion,
 };
 use lastbyte_backends::tls::{Rustls, TlsBackend, TlsOptions, TlsProvider, TlsTerms};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
 use std::cell::Cell;
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
@@ -236,4 +237,19 @@ pub(crate) fn server_config() -> Arc<ServerConfig> {
 /// Bytes that repeat at no power of two.
 pub(crate) fn content(len: usize) -> Vec<u8> {
     (0_u8..251).cycle().take(len).collect()
+}
+
+/// The first `len` bytes of [`content`] as memory, as a file, and in more pieces than one
+/// call takes.
+pub(crate) fn payloads(len: usize) -> [(&'static str, Payload); 3] {
+    let mut file = tempfile::tempfile().expect("a file");
+    file.write_all(&content(len)).expect("writes");
+    let file: Arc<dyn FileSource> = Arc::new(file);
+    let pieces =
+        content(len).chunks(4 << 10).fold(Payload::new(), |all, piece| all.with(piece.to_vec()));
+    [
+        ("memory", content(len).into()),
+        ("file", FileRange::new(file, 0, len as u64).into()),
+        ("pieces", pieces),
+    ]
 }

@@ -1,9 +1,6 @@
 //! Where payload lies on the wire when the kernel seals it.
 
-use crate::{PlainOffset, RecordKind, RecordMap, WireOffset};
-
-/// Most content of a record (RFC 8446, section 5.1).
-const MAX_CONTENT: u64 = 1 << 14;
+use crate::{MAX_RECORD_CONTENT, PlainOffset, RecordKind, RecordMap, WireOffset};
 
 /// Up to where the kernel began to seal, payload and wire offsets are the same.
 #[derive(Debug)]
@@ -54,7 +51,7 @@ impl Framing {
             && wire > self.wire_to()
         {
             // Each of them may end before, and the last may have come in part.
-            let framing = (records + 1) * self.overhead + MAX_CONTENT;
+            let framing = (records + 1) * self.overhead + MAX_RECORD_CONTENT as u64;
             let beyond = (wire - self.wire_to()).saturating_sub(framing);
             return (self.map.plain_sealed().get() + beyond, false);
         }

@@ -231,8 +231,9 @@ impl Ledger {
     /// is on the wire as it was.
     ///
     /// Each [`Ledger::accepted`] is then to be followed by [`Ledger::sealed`] if no
-    /// record is open, and else by [`Ledger::left_open`]; what facts say of the wire is brought to the
-    /// payload's ends by the records' ends, and never to the early side.
+    /// record is open, and else by [`Ledger::left_open`]; what facts say of the wire
+    /// is brought to the payload's ends by the records' ends, and never to the early
+    /// side.
     pub fn kernel_seals(&mut self, overhead: u64) {
         self.transport = Transport::KernelTls;
         self.framing = Some(Box::new(Framing::new(self.accepted_to, overhead)));
