@@ -123,6 +123,12 @@ impl ClockMap {
         (self.offset, self.error, self.sampled) = (offset, error, after);
     }
 
+    /// How old the last sample is.
+    #[must_use]
+    pub const fn age(&self, now: Time) -> Duration {
+        now.since(self.sampled)
+    }
+
     /// A monotonic reading, with the wall time beside it.
     #[must_use]
     pub fn moment(&self, monotonic: Time) -> Moment {

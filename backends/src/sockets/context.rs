@@ -8,10 +8,15 @@ use crate::sys::ring::SendMemory;
 use lastbyte::{ClockMap, DriverConfig, Moment, Outbox, Pool, Time, ZeroCopyPolicy};
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// Bytes of a file that are read at once: large enough that the two calls cost
 /// little beside the copying, small enough to stay in the cache between them.
 const PIECE: usize = 64 << 10;
+
+/// How long the wall clock is taken to go as it went. Somebody may set it, or have
+/// the machine sleep, where no stamps ask for a comparison in each turn.
+const SAME_WALL_CLOCK: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 pub(super) struct Context {
@@ -79,8 +84,13 @@ impl Context {
         self.piece = piece;
     }
 
-    pub(super) fn now(&self) -> Moment {
-        self.clock.moment(self.time())
+    pub(super) fn now(&mut self) -> Moment {
+        let now = self.time();
+        if self.clock.age(now) < SAME_WALL_CLOCK {
+            return self.clock.moment(now);
+        }
+        self.compare_clocks();
+        self.clock.moment(self.recent())
     }
 
     pub(super) fn time(&self) -> Time {
@@ -103,10 +113,34 @@ impl Context {
         if self.clock_is_fresh {
             return (self.now(), self.clock);
         }
+        self.compare_clocks();
+        (self.clock.moment(self.recent()), self.clock)
+    }
+
+    fn compare_clocks(&mut self) {
         let (before, wall, after) = clock::sample();
         self.clock.sample(before, wall, after);
         self.clock_is_fresh = true;
         self.recent.set(after);
-        (self.clock.moment(after), self.clock)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lastbyte::{BackendKind, Report, Support, UnixTime};
+    use std::time::SystemTime;
+
+    /// Without stamps nothing else compares the clocks.
+    #[test]
+    fn a_wall_clock_that_was_set_is_followed() {
+        let report = Report::new(String::new(), |_| Support::Have);
+        let facilities = Facilities::of(&report, BackendKind::Fallback);
+        let mut cx = Context::new(DriverConfig::default(), facilities, Completes::default());
+        let long_ago = Time::default();
+        cx.clock = ClockMap::new(long_ago, UnixTime::default(), long_ago);
+        let before = SystemTime::now();
+        let wall = SystemTime::from(cx.now().wall);
+        assert!(wall + Duration::from_secs(1) > before, "it is {before:?}, not {wall:?}");
     }
 }

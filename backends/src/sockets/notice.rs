@@ -59,7 +59,7 @@ impl Connection {
     }
 
     /// Reads the socket's own account. `None` where the kernel has none.
-    pub(super) fn look(&mut self, cx: &Context) -> Option<Look> {
+    pub(super) fn look(&mut self, cx: &mut Context) -> Option<Look> {
         let began = cx.time();
         let (acked, transmitted) = self.account(cx)?;
         self.note_end_acked(acked);

@@ -92,7 +92,8 @@ impl TlsBackend {
         sink: K,
     ) -> TlsDriver<I, K> {
         let TlsOptions { attach_as, handshake_timeout, rekey_after, .. } = self.options.clone();
-        let cx = Context::new(config, rekey_after, self.offload_terms());
+        let now = inner.get().now();
+        let cx = Context::new(config, rekey_after, self.offload_terms(), now);
         let provider = Arc::clone(&self.provider);
         TlsDriver::new(inner, queue, sink, cx, provider, attach_as, handshake_timeout)
     }

@@ -4,11 +4,15 @@ use super::record::{MAX_CONTENT, MAX_SEALED};
 use lastbyte::{
     ClockMap, Driver, DriverConfig, Facility, Moment, OffloadWish, Outbox, Pool, Time, UnixTime,
 };
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Buffers that are kept for the next records: as many as a few connections
 /// have in flight.
 const KEPT: usize = 256;
+
+/// How long the wall clock is taken to go as it went: somebody may set it, or have
+/// the machine sleep.
+const SAME_WALL_CLOCK: Duration = Duration::from_millis(100);
 
 /// What becomes of record layers after the handshake.
 #[derive(Clone, Copy, Debug)]
@@ -39,11 +43,18 @@ pub(super) struct Context {
     pub(super) outbox: Outbox,
     /// How often the outbox was delivered.
     pub(super) deliveries: u64,
+    /// When the inner driver saw the newest input.
+    pub(super) heard: Moment,
     clock: ClockMap,
 }
 
 impl Context {
-    pub(super) fn new(config: &DriverConfig, rekey_after: u64, offload: OffloadTerms) -> Self {
+    pub(super) fn new(
+        config: &DriverConfig,
+        rekey_after: u64,
+        offload: OffloadTerms,
+        now: Time,
+    ) -> Self {
         Self {
             records: Pool::new(MAX_SEALED, KEPT),
             // TLS 1.3 content has its type and padding behind it when opened.
@@ -54,22 +65,21 @@ impl Context {
             offload,
             outbox: Outbox::default(),
             deliveries: 0,
-            clock: ClockMap::new(Time::default(), UnixTime::default(), Time::default()),
+            heard: Moment::default(),
+            clock: ClockMap::new(now, wall_clock(), now),
         }
     }
 
-    /// Compares the driver's clock to the wall clock.
-    pub(super) fn sample_clock(&mut self, monotonic: Time) {
-        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let wall = UnixTime::from_nanos(u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX));
-        self.clock.sample(monotonic, wall, monotonic);
+    pub(super) fn now(&mut self, inner: &(impl Driver + ?Sized)) -> Moment {
+        let now = inner.now();
+        if self.clock.age(now) >= SAME_WALL_CLOCK {
+            self.clock.sample(now, wall_clock(), now);
+        }
+        self.clock.moment(now)
     }
+}
 
-    pub(super) fn now(&self, inner: &(impl Driver + ?Sized)) -> Moment {
-        self.clock.moment(inner.now())
-    }
-
-    pub(super) fn at(&self, time: Time) -> Moment {
-        self.clock.moment(time)
-    }
+fn wall_clock() -> UnixTime {
+    let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    UnixTime::from_nanos(u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX))
 }

@@ -120,9 +120,7 @@ impl<I: Inner, K: CompletionSink> TlsDriver<I, K> {
             cx,
             sink,
         };
-        let mut driver = Self { inner, provider, attach_as, handshake_timeout, layer };
-        driver.layer.cx.sample_clock(driver.inner.get().now());
-        driver
+        Self { inner, provider, attach_as, handshake_timeout, layer }
     }
 
     /// Lets `act` work on a TLS connection, then tidies up after it. `None` if
@@ -202,8 +200,14 @@ impl<K: CompletionSink> Layer<K> {
         };
         match event {
             Event::Transfer(completion) => connection.completed(completion, &mut self.cx),
-            Event::Received { received, .. } => connection.received(received),
-            Event::ReceivedRecord { record, .. } => connection.received_record(record),
+            Event::Received { received, at, .. } => {
+                self.cx.heard = at;
+                connection.received(received);
+            }
+            Event::ReceivedRecord { record, at, .. } => {
+                self.cx.heard = at;
+                connection.received_record(record);
+            }
             Event::KeyUpdateDue { .. } => connection.key_is_used_up(),
             Event::Closed { outcome, at, .. } => {
                 if let Some(at) = connection.armed {
@@ -380,12 +384,13 @@ impl<I: Inner, K: CompletionSink> Driver for TlsDriver<I, K> {
     fn turn(&mut self, wait: Option<Duration>) -> Result<Turn, DriverError> {
         let mut delivered = self.layer.deliver();
         let inner = self.inner.get_mut();
-        let now = inner.now();
-        self.layer.cx.sample_clock(now);
         let wait = match (wait, self.layer.next_deadline()) {
             _ if delivered > 0 => Some(Duration::ZERO),
-            (Some(wait), Some(at)) => Some(wait.min(at.since(now))),
-            (wait, at) => wait.or(at.map(|at| at.since(now))),
+            (wait, None) => wait,
+            (wait, Some(at)) => {
+                let left = at.since(inner.now());
+                Some(wait.map_or(left, |wait| wait.min(left)))
+            }
         };
         let turn = inner.turn(wait)?;
         self.layer.hear();

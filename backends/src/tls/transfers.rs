@@ -205,14 +205,15 @@ impl Transfers {
         self.unsealed().is_none()
     }
 
-    /// The next `content` payload bytes were sealed into as many records as
-    /// `records` has sizes, the content of each: one segment, in `buffers`
-    /// buffers. Says what the inner driver has to be asked to watch.
+    /// The next payload bytes were sealed between `began` and `at`, into as many
+    /// records as `records` has sizes, the content of each: one segment. Says what
+    /// the inner driver has to be asked to watch.
     pub(super) fn sealed(
         &mut self,
         records: impl Iterator<Item = u64>,
         overhead: u64,
         began: Time,
+        at: Moment,
         cx: &mut Context,
     ) -> Watch {
         let start = self.map.wire_sealed().get();
@@ -241,7 +242,7 @@ impl Transfers {
         }
         if is_last {
             self.sealing += 1;
-            self.release(index, cx.at(began), cx);
+            self.release(index, at, cx);
         }
         self.enter(Some(number), is_last, start, buffers, watch, cx);
         watch

@@ -188,8 +188,13 @@ impl Worker {
                     }
                 }
             }
+            let newest = self.service.now.monotonic;
             self.handle_events();
-            now = self.service.driver.now();
+            // Input was seen in this very turn; where none was, the clock is read.
+            now = self.service.now.monotonic;
+            if now <= newest {
+                now = self.service.driver.now();
+            }
             if now >= self.next_sweep {
                 self.sweep(now);
             }

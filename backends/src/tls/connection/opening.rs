@@ -158,6 +158,8 @@ impl Connection {
         counters.offloaded_transmit += u64::from(tls.transmit == Transport::KernelTls);
         counters.offloaded_receive += u64::from(tls.receive == Transport::KernelTls);
         let at = cx.now(inner);
+        // Input that came along is seen after this.
+        cx.heard = at;
         cx.outbox.push(Event::TlsEstablished { connection: self.id, tls, at });
     }
 

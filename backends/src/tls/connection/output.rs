@@ -161,7 +161,8 @@ impl Connection {
         )?;
         let overhead = sealer.overhead() as u64;
         cx.outbox.counters.copied_to_seal_bytes += sealed.copied;
-        let watch = self.transfers.sealed(sealed.contents.into_iter(), overhead, began, cx);
+        let at = cx.now(inner);
+        let watch = self.transfers.sealed(sealed.contents.into_iter(), overhead, began, at, cx);
         self.hand_over(sealed.payload, watch, inner);
         Ok(())
     }

@@ -15,14 +15,14 @@ impl Connection {
     pub(super) fn read(&mut self, inner: &mut dyn Driver, cx: &mut Context) {
         while self.wants_input {
             if self.opened.is_some() {
-                return self.answer(inner, cx);
+                return self.answer(cx);
             }
             let Phase::Open(session) = &mut self.phase else { return };
             if session.opener.is_none() {
                 if session.has_ended {
-                    self.tell(Received::End, inner, cx);
+                    self.tell(Received::End, cx);
                 } else if self.stream_ended {
-                    self.tell(Received::Truncated, inner, cx);
+                    self.tell(Received::Truncated, cx);
                 } else {
                     self.ask(inner);
                 }
@@ -37,7 +37,7 @@ impl Connection {
             let has_ended = session.has_ended;
             if !out.is_empty() {
                 self.opened = Some((out, 0));
-                self.answer(inner, cx);
+                self.answer(cx);
             }
             if let Some(stop) = stop {
                 return self.stop(stop, inner, cx);
@@ -45,9 +45,9 @@ impl Connection {
             if self.wants_input {
                 if has_ended {
                     self.input.clear();
-                    self.tell(Received::End, inner, cx);
+                    self.tell(Received::End, cx);
                 } else if self.stream_ended {
-                    self.tell(Received::Truncated, inner, cx);
+                    self.tell(Received::Truncated, cx);
                 } else {
                     self.ask(inner);
                     break;
@@ -63,11 +63,11 @@ impl Connection {
     }
 
     /// Yields what was opened, or as much of it as one receive may.
-    pub(super) fn answer(&mut self, inner: &mut dyn Driver, cx: &mut Context) {
+    pub(super) fn answer(&mut self, cx: &mut Context) {
         let Some((opened, used)) = self.opened.take() else { return };
         let rest = &opened[used..];
         if used == 0 && rest.len() <= cx.receive_buffer {
-            return self.tell(Received::Data(opened), inner, cx);
+            return self.tell(Received::Data(opened), cx);
         }
         let mut piece = cx.opened.take();
         let len = rest.len().min(cx.receive_buffer.max(1));
@@ -75,13 +75,13 @@ impl Connection {
         if len < rest.len() {
             self.opened = Some((opened, used + len));
         }
-        self.tell(Received::Data(piece), inner, cx);
+        self.tell(Received::Data(piece), cx);
     }
 
-    pub(super) fn tell(&mut self, received: Received, inner: &mut dyn Driver, cx: &mut Context) {
+    pub(super) fn tell(&mut self, received: Received, cx: &mut Context) {
         self.wants_input = false;
         self.answered_in = Some(cx.deliveries);
-        let at = cx.now(inner);
+        let at = cx.heard;
         cx.outbox.push(Event::Received { connection: self.id, received, at });
     }
 
