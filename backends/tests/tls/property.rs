@@ -52,6 +52,7 @@ enum Step {
     PeerSends { what: Sent, cut: usize },
     Receive,
     Turn,
+    Finish,
     Close,
     Abort,
     Reset,
@@ -108,6 +109,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (sent(), 1..4000_usize).prop_map(|(what, cut)| Step::PeerSends { what, cut }),
         4 => Just(Step::Receive),
         8 => Just(Step::Turn),
+        1 => Just(Step::Finish),
     ]
 }
 
@@ -150,6 +152,9 @@ struct World {
     established: bool,
     asked: bool,
     closed_by_user: bool,
+    finished_by_user: bool,
+    /// Everything is sent, and the end behind it.
+    is_ended: bool,
 }
 
 impl World {
@@ -184,6 +189,8 @@ impl World {
             established: false,
             asked: false,
             closed_by_user: false,
+            finished_by_user: false,
+            is_ended: false,
         }
     }
 
@@ -217,6 +224,7 @@ impl World {
                 }
             }
             Step::Turn => self.turn(),
+            Step::Finish => self.finished_by_user |= self.driver().finish(ID).is_ok(),
             Step::Close => {
                 self.closed_by_user = true;
                 let _ = self.driver().close(ID, Duration::from_secs(3600));
@@ -227,6 +235,7 @@ impl World {
             Step::Reset => self.script.line().reset(),
         }
         let line = self.script.line();
+        assert!(!line.too_late, "something is submitted behind the end");
         assert!(line.max_unreleased <= MAX_IN_FLIGHT, "{} in flight", line.max_unreleased);
     }
 
@@ -260,6 +269,7 @@ impl World {
         let len = payload.len();
         match self.driver().submit(ID, payload, watch) {
             Ok(transfer) => {
+                assert!(!self.finished_by_user, "something goes behind the end");
                 assert_eq!(transfer, TransferId::new(self.sendings.len() as u64));
                 self.submitted += bytes.len();
                 let end = self.submitted;
@@ -380,10 +390,14 @@ impl World {
             if line.is_closed() && self.outcome.is_some() {
                 return;
             }
-            let is_idle = before == after && line.received().len() == line.acked;
+            let is_idle =
+                before == after && line.is_all_accepted() && line.received().len() == line.acked;
             if is_idle && !line.is_closing() && self.queue.is_empty() {
                 let unsettled = self.sendings.values().any(|s| !s.has_ended() || !s.is_released);
                 if !unsettled && !self.closed_by_user {
+                    let is_due = self.finished_by_user && self.established;
+                    assert_eq!(line.is_finished(), is_due, "an end is sent where one is due");
+                    self.is_ended = is_due;
                     return;
                 }
             }
@@ -421,6 +435,10 @@ impl World {
         assert!(all.starts_with(&payload), "the payloads came out different");
         for (number, sending) in &self.sendings {
             sending.audit(*number, &ends, handshake, &outcome);
+        }
+        if self.is_ended {
+            assert!(at == wire.len() && payload.len() == all.len());
+            assert_eq!(last.as_deref(), Some(&CLOSE_NOTIFY[..]));
         }
         if outcome == CloseOutcome::Graceful {
             assert!(at == wire.len() && payload.len() == all.len());

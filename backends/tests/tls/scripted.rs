@@ -11,7 +11,7 @@ use lastbyte::{
 use std::collections::VecDeque;
 use std::net::TcpListener;
 use std::os::fd::BorrowedFd;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Memory that the kernel reads when it pleases.
@@ -46,6 +46,10 @@ pub(crate) struct Line {
     /// Refuse this many submissions.
     pub(crate) refuse: u32,
     closing: bool,
+    /// Nothing more may be submitted.
+    is_finished: bool,
+    /// Something was, all the same.
+    pub(crate) too_late: bool,
     is_closed: bool,
     pub(crate) max_unreleased: u64,
 }
@@ -151,6 +155,14 @@ impl Line {
         self.closing
     }
 
+    pub(crate) fn is_all_accepted(&self) -> bool {
+        self.ledger.as_ref().is_none_or(Ledger::is_all_accepted)
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.is_finished
+    }
+
     pub(crate) fn reset(&mut self) {
         self.end(CloseOutcome::Failed(FailReason::Reset));
     }
@@ -188,7 +200,7 @@ pub(crate) struct Scripted(Arc<Mutex<Line>>);
 
 impl Scripted {
     pub(crate) fn line(&self) -> MutexGuard<'_, Line> {
-        self.0.lock().expect("no test has failed yet")
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -275,7 +287,8 @@ impl Driver for ScriptedDriver {
         if line.is_closed {
             return Err(Refused::new(payload, RefuseReason::UnknownConnection));
         }
-        if line.closing {
+        line.too_late |= line.is_finished;
+        if line.closing || line.is_finished {
             return Err(Refused::new(payload, RefuseReason::Closing));
         }
         if line.refuse > 0 {
@@ -300,6 +313,11 @@ impl Driver for ScriptedDriver {
     }
 
     fn finish(&mut self, _: ConnectionId) -> Result<(), RefuseReason> {
+        let mut line = self.script.line();
+        if line.is_closed {
+            return Err(RefuseReason::UnknownConnection);
+        }
+        line.is_finished = true;
         Ok(())
     }
 
