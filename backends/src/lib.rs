@@ -26,6 +26,8 @@ mod facilities;
 mod fallback;
 mod open;
 mod probe;
+#[cfg(any(feature = "tls", feature = "tokio"))]
+mod queue;
 #[cfg(all(target_os = "linux", not(lastbyte_portable)))]
 mod ring;
 #[cfg_attr(

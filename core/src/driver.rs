@@ -14,8 +14,8 @@ use std::time::Duration;
 /// The engine of one thread: owns connections, and their payloads until they
 /// are released.
 ///
-/// No call but [`Self::turn`] blocks, and none calls the sink but `turn` and
-/// the driver's drop. Dropping it resets what is still open and delivers what
+/// No call but [`Self::turn`] blocks, and none calls the sink but `turn`,
+/// [`Self::deliver`] and the driver's drop. Dropping it resets what is still open and delivers what
 /// is still owed: `Failed`, `Released` and `Closed`.
 pub trait Driver: fmt::Debug {
     /// Starts to accept from `listener`: [`Event::Accepted`](crate::Event::Accepted).
@@ -247,6 +247,16 @@ pub trait Driver: fmt::Debug {
     /// # Errors
     /// If the operating system's wait fails; the driver stays usable.
     fn turn(&mut self, wait: Option<Duration>) -> Result<Turn, DriverError>;
+
+    /// Delivers what calls since the last turn have brought about, without a look at
+    /// the sockets, as [`Self::turn`] does first; says how many events that were.
+    /// Never waits. For a loop whose turns are dear: after this, no turn is due before
+    /// [`Self::next_turn_by`] or until [`Self::pollable`] is readable.
+    ///
+    /// This default delivers nothing, and leaves it to the next turn.
+    fn deliver(&mut self) -> usize {
+        0
+    }
 
     /// A descriptor that is readable when [`Self::turn`] has something to do,
     /// for turning the driver from another event loop; turn it also when

@@ -232,14 +232,6 @@ impl<S: Selector, K: CompletionSink> SocketDriver<S, K> {
         });
     }
 
-    fn deliver(&mut self) -> usize {
-        // Whoever hears that a connection is closed may rely on it.
-        self.selector.close_retired();
-        let delivered = self.cx.outbox.deliver(&mut self.sink);
-        self.connections.delivered();
-        delivered
-    }
-
     fn fail_all(&mut self, reason: &FailReason) {
         for slot in 0..self.connections.slots() {
             if let Some(connection) = self.connections.get_mut(slot) {
@@ -488,6 +480,14 @@ impl<S: Selector, K: CompletionSink> Driver for SocketDriver<S, K> {
         self.handle_alarms();
         let delivered = delivered + self.deliver();
         Ok(Turn { delivered, more: !self.cx.again.is_empty() })
+    }
+
+    fn deliver(&mut self) -> usize {
+        // Whoever hears that a connection is closed may rely on it.
+        self.selector.close_retired();
+        let delivered = self.cx.outbox.deliver(&mut self.sink);
+        self.connections.delivered();
+        delivered
     }
 
     fn pollable(&self) -> Option<BorrowedFd<'_>> {

@@ -1,9 +1,10 @@
 //! The backend: another one, with TLS.
 
 use super::context::{Context, OffloadTerms};
-use super::driver::{Inner, Queue, TlsDriver};
+use super::driver::{Inner, TlsDriver};
 use super::handshake::TlsProvider;
 use super::record::{MAX_CONTENT, MAX_OVERHEAD};
+use crate::queue::Queue;
 use lastbyte::{
     Backend, BackendKind, CompletionSink, Driver, DriverConfig, DriverError, Facility, OffloadWish,
     Report, TlsRole,

@@ -3,6 +3,7 @@
 use super::connection::Connection;
 use super::context::Context;
 use super::handshake::TlsProvider;
+use crate::queue::Queue;
 use lastbyte::{
     AttachOptions, Attached, CompletionSink, ConnectionId, Counters, Driver, DriverError, Event,
     Limit, ListenerId, NotRegistered, OffloadWish, Payload, Pool, RefuseReason, Refused, Socket,
@@ -12,7 +13,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::net::TcpListener;
 use std::os::fd::BorrowedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A driver that may be movable or not.
@@ -38,40 +39,6 @@ impl Inner for Box<dyn Driver + Send> {
 
     fn get_mut(&mut self) -> &mut dyn Driver {
         &mut **self
-    }
-}
-
-/// What the inner driver has said and nobody has heard yet.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Queue(Arc<Mutex<VecDeque<Event>>>);
-
-impl Queue {
-    fn swap(&self, other: &mut VecDeque<Event>) {
-        let mut events = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if events.is_empty() {
-            std::mem::swap(&mut *events, other);
-        } else {
-            events.append(other);
-        }
-    }
-
-    fn take(&self, into: &mut VecDeque<Event>) {
-        let mut events = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if into.is_empty() {
-            std::mem::swap(&mut *events, into);
-        } else {
-            into.append(&mut events);
-        }
-    }
-}
-
-impl CompletionSink for Queue {
-    fn complete(&mut self, event: Event) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(event);
-    }
-
-    fn complete_all(&mut self, events: &mut VecDeque<Event>) {
-        self.swap(events);
     }
 }
 
@@ -397,6 +364,14 @@ impl<I: Inner, K: CompletionSink> Driver for TlsDriver<I, K> {
         self.layer.look_after(inner);
         delivered += self.layer.deliver();
         Ok(Turn { delivered, more: turn.more })
+    }
+
+    fn deliver(&mut self) -> usize {
+        let inner = self.inner.get_mut();
+        inner.deliver();
+        self.layer.hear();
+        self.layer.look_after(inner);
+        self.layer.deliver()
     }
 
     fn pollable(&self) -> Option<BorrowedFd<'_>> {

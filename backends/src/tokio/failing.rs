@@ -25,14 +25,16 @@ pub(super) struct Failing {
 }
 
 impl Failing {
-    /// A turn has not failed. One that delivers may do nothing else, and so tells
-    /// nothing of the next; but no two of these come in a row.
-    pub(super) fn ended(&mut self, delivered: bool) {
+    /// A turn has not failed; says whether another has to show that turns do not. One
+    /// that delivers may do nothing else, and so tells nothing of the next; but no two
+    /// of these come in a row.
+    pub(super) fn ended(&mut self, delivered: bool) -> bool {
         if delivered && !self.delivered {
             self.delivered = true;
-        } else {
-            *self = Self::default();
+            return self.since.is_some();
         }
+        *self = Self::default();
+        false
     }
 
     /// A turn has failed: what comes next.

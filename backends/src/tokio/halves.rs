@@ -1,5 +1,6 @@
 //! The two directions of a connection.
 
+use super::news::news;
 use super::shared::{Turned, User};
 use super::standing::Standing;
 use super::transfer::Transfer;
@@ -136,9 +137,9 @@ impl Sender {
             let transfer = driver
                 .submit(id, payload, watch)
                 .inspect_err(|refused| inboxes.refused(id, &refused.reason, &**driver))?;
-            let (sender, completions) = mpsc::unbounded_channel();
-            inboxes.submitted(id, transfer, watch, sender);
-            Ok(Transfer::new(transfer, completions))
+            let (feed, follower) = news();
+            inboxes.submitted(id, transfer, watch, feed);
+            Ok(Transfer::new(transfer, follower))
         })
     }
 

@@ -6,9 +6,10 @@ use super::listener::Listener;
 use super::shared::{Shared, User};
 use super::standing::{Standing, Teller};
 use super::turning;
+use crate::queue::Queue;
 use lastbyte::{
     AttachOptions, Attached, Backend, Counters, Driver, DriverConfig, DriverError, NotRegistered,
-    Pool, RefuseReason, Refused, Socket, TlsRole, event_channel,
+    Pool, RefuseReason, Refused, Socket, TlsRole,
 };
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -33,8 +34,8 @@ use tokio::sync::mpsc;
 /// # Panics
 /// Outside of a tokio runtime, as everything that needs one.
 pub fn spawn(backend: &dyn Backend, config: &DriverConfig) -> Result<Handle, DriverError> {
-    let (sink, events) = event_channel();
-    let driver = backend.movable_driver(config, Box::new(sink))?;
+    let events = Queue::default();
+    let driver = backend.movable_driver(config, Box::new(events.clone()))?;
     let (user, turner) = Shared::between(driver, events);
     turning::start(turner)?;
     Ok(Handle { user })

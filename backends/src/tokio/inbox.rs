@@ -1,13 +1,14 @@
 //! Who waits for which event.
 
 use super::listeners::Listeners;
+use super::news::Feed;
 use super::standing::Teller;
 use super::waiting::Waiting;
 use lastbyte::{
     Completion, ConnectionId, Driver, Event, Limit, Reached, Received, RefuseReason, Stage,
     TransferId, Watch,
 };
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::io;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -16,23 +17,30 @@ use tokio::sync::mpsc::UnboundedSender;
 #[derive(Debug, Default)]
 pub(super) struct Inboxes {
     pub(super) listeners: Listeners,
-    connections: HashMap<ConnectionId, Inbox>,
+    connections: Connections,
     waiting: Waiting,
 }
 
+/// By the driver's slots.
+#[derive(Debug, Default)]
+struct Connections(Vec<Option<Inbox>>);
+
 #[derive(Debug)]
 struct Inbox {
+    id: ConnectionId,
     received: UnboundedSender<Received>,
     standing: Teller,
     /// It is among those that wait for the driver's memory.
     is_waiting: bool,
-    transfers: HashMap<TransferId, News>,
+    /// In the order of their numbers.
+    transfers: VecDeque<Following>,
 }
 
 /// What is still to come of a transfer.
 #[derive(Debug)]
-struct News {
-    to: UnboundedSender<Completion>,
+struct Following {
+    transfer: TransferId,
+    feed: Feed,
     last: Option<Stage>,
     is_released: bool,
 }
@@ -44,8 +52,8 @@ impl Inboxes {
         received: UnboundedSender<Received>,
         standing: Teller,
     ) {
-        let (is_waiting, transfers) = (false, HashMap::new());
-        self.connections.insert(id, Inbox { received, standing, is_waiting, transfers });
+        let (is_waiting, transfers) = (false, VecDeque::new());
+        self.connections.insert(Inbox { id, received, standing, is_waiting, transfers });
     }
 
     pub(super) fn submitted(
@@ -53,11 +61,11 @@ impl Inboxes {
         connection: ConnectionId,
         transfer: TransferId,
         watch: Watch,
-        to: UnboundedSender<Completion>,
+        feed: Feed,
     ) {
-        if let Some(inbox) = self.connections.get_mut(&connection) {
-            let news = News { to, last: last_stage(watch), is_released: false };
-            inbox.transfers.insert(transfer, news);
+        if let Some(inbox) = self.connections.find(connection) {
+            let (last, is_released) = (last_stage(watch), false);
+            inbox.transfers.push_back(Following { transfer, feed, last, is_released });
         }
     }
 
@@ -69,7 +77,7 @@ impl Inboxes {
         driver: &dyn Driver,
     ) {
         let RefuseReason::BackPressure { limit, .. } = reason else { return };
-        let Some(inbox) = self.connections.get_mut(&connection) else { return };
+        let Some(inbox) = self.connections.find(connection) else { return };
         inbox.standing.refused();
         let is_its_own = matches!(limit, Limit::ConnectionMemory | Limit::ConnectionTransfers);
         if !is_its_own && !inbox.is_waiting {
@@ -84,7 +92,7 @@ impl Inboxes {
             return;
         }
         for connection in self.waiting.take(&driver.counters()) {
-            if let Some(inbox) = self.connections.get_mut(&connection) {
+            if let Some(inbox) = self.connections.find(connection) {
                 inbox.is_waiting = false;
                 inbox.standing.has_room();
             }
@@ -107,22 +115,22 @@ impl Inboxes {
                 self.listeners.accepted(listener, Err(io::Error::from_raw_os_error(errno)));
             }
             Event::Received { connection, received, .. } => {
-                if let Some(inbox) = self.connections.get(&connection) {
+                if let Some(inbox) = self.connections.find(connection) {
                     drop(inbox.received.send(received));
                 }
             }
             Event::Connected { connection, .. } => {
-                if let Some(inbox) = self.connections.get(&connection) {
+                if let Some(inbox) = self.connections.find(connection) {
                     inbox.standing.connected();
                 }
             }
             Event::TlsEstablished { connection, tls, .. } => {
-                if let Some(inbox) = self.connections.get(&connection) {
+                if let Some(inbox) = self.connections.find(connection) {
                     inbox.standing.established(tls);
                 }
             }
             Event::Closed { connection, outcome, .. } => {
-                if let Some(inbox) = self.connections.remove(&connection) {
+                if let Some(inbox) = self.connections.remove(connection) {
                     inbox.standing.closed(outcome);
                     if inbox.is_waiting {
                         self.waiting.leave(connection);
@@ -135,11 +143,15 @@ impl Inboxes {
     }
 
     fn completed(&mut self, completion: Completion) -> Option<Completion> {
-        let Some(inbox) = self.connections.get_mut(&completion.connection) else {
+        let Some(inbox) = self.connections.find(completion.connection) else {
             return Some(completion);
         };
         let id = completion.transfer;
-        let Some(news) = inbox.transfers.get_mut(&id) else { return Some(completion) };
+        let Ok(at) = inbox.transfers.binary_search_by_key(&id, |following| following.transfer)
+        else {
+            return Some(completion);
+        };
+        let news = &mut inbox.transfers[at];
         let stage = completion.stage();
         let is_released = matches!(completion.reached, Reached::Released(_));
         let has_ended = stage == Stage::Failed || news.last == Some(stage);
@@ -150,11 +162,31 @@ impl Inboxes {
         if has_ended || is_released {
             inbox.standing.has_room();
         }
-        let unwanted = news.to.send(completion).err().map(|refused| refused.0);
+        let unwanted = news.feed.tell(completion).err();
         if news.is_released && news.last.is_none() {
-            inbox.transfers.remove(&id);
+            drop(inbox.transfers.remove(at));
         }
         unwanted
+    }
+}
+
+impl Connections {
+    fn insert(&mut self, inbox: Inbox) {
+        let slot = inbox.id.slot() as usize;
+        if slot >= self.0.len() {
+            self.0.resize_with(slot + 1, || None);
+        }
+        self.0[slot] = Some(inbox);
+    }
+
+    fn find(&mut self, id: ConnectionId) -> Option<&mut Inbox> {
+        let entry = self.0.get_mut(id.slot() as usize)?;
+        entry.as_mut().filter(|inbox| inbox.id == id)
+    }
+
+    fn remove(&mut self, id: ConnectionId) -> Option<Inbox> {
+        let entry = self.0.get_mut(id.slot() as usize)?;
+        entry.take_if(|inbox| inbox.id == id)
     }
 }
 

@@ -112,6 +112,11 @@ impl Listeners {
         }
     }
 
+    /// Whether a turn has something to do here, at once or before long.
+    pub(super) fn need_a_turn(&self) -> bool {
+        !self.full.is_empty() || !self.resting.is_empty()
+    }
+
     /// When the next of them is to be tried.
     pub(super) fn next_try(&self) -> Option<Instant> {
         self.resting.iter().filter_map(|key| self.all.get(key)?.rests_until).min()

@@ -100,6 +100,7 @@
 //! # }
 //! ```
 
+mod alarm;
 mod connection;
 mod failing;
 mod halves;
@@ -107,6 +108,8 @@ mod handle;
 mod inbox;
 mod listener;
 mod listeners;
+mod news;
+mod nudge;
 mod shared;
 mod standing;
 mod transfer;

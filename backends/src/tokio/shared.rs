@@ -1,19 +1,25 @@
 //! What the handles of a driver share with the task that turns it.
 
 use super::inbox::Inboxes;
+use super::nudge::Nudge;
 use super::within::{self, Within};
-use lastbyte::{Counters, Driver, DriverError, Event, RefuseReason, Refused};
+use crate::queue::Queue;
+use lastbyte::{Completion, Counters, Driver, DriverError, Event, RefuseReason, Refused, Time};
+use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::Receiver;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use tokio::sync::Notify;
+use std::task::{Context, Poll};
 
 pub(super) struct Shared {
     state: Mutex<State>,
     /// Something was asked of the driver, or a user is gone.
-    nudge: Notify,
+    nudge: Nudge,
     users: AtomicUsize,
+    /// As they were when the work under way, or the last, began.
+    counters: Mutex<Counters>,
+    /// A turn was due while this driver's work was under way.
+    is_overdue: AtomicBool,
     /// Why the task has given the driver up, if it has.
     failure: OnceLock<DriverError>,
 }
@@ -26,8 +32,24 @@ pub(super) enum State {
 
 pub(super) struct Turned {
     pub(super) driver: Box<dyn Driver + Send>,
-    pub(super) events: Receiver<Event>,
+    /// What it has delivered.
+    events: Queue,
+    /// The same, on its way to the inboxes.
+    heard: VecDeque<Event>,
     pub(super) inboxes: Inboxes,
+    /// When the next turn is, whatever is asked of the driver until then.
+    pub(super) next_turn: NextTurn,
+}
+
+/// When a driver is turned next if nobody nudges its task.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum NextTurn {
+    Soon,
+    At(Time),
+    /// When its descriptor is readable.
+    WhenReadable,
+    /// Nothing but time tells, so that whatever is asked of it may need one.
+    Unwatched,
 }
 
 /// A share that keeps the driver being turned.
@@ -40,15 +62,15 @@ pub(super) struct Turner(Arc<Shared>);
 
 impl Shared {
     /// Shares a driver between its first user and the task that is to turn it.
-    pub(super) fn between(
-        driver: Box<dyn Driver + Send>,
-        events: Receiver<Event>,
-    ) -> (User, Turner) {
-        let turned = Turned { driver, events, inboxes: Inboxes::default() };
+    pub(super) fn between(driver: Box<dyn Driver + Send>, events: Queue) -> (User, Turner) {
+        let (inboxes, next_turn) = (Inboxes::default(), NextTurn::Soon);
+        let turned = Turned { driver, events, heard: VecDeque::new(), inboxes, next_turn };
         let shared = Arc::new(Self {
             state: Mutex::new(State::Turned(turned)),
-            nudge: Notify::new(),
+            nudge: Nudge::default(),
             users: AtomicUsize::new(0),
+            counters: Mutex::default(),
+            is_overdue: AtomicBool::new(false),
             failure: OnceLock::new(),
         });
         (User::new(Arc::clone(&shared)), Turner(shared))
@@ -68,7 +90,8 @@ impl Shared {
         let State::Turned(turned) = &mut *state else {
             return Err(Refused::new(value, RefuseReason::DriverGone));
         };
-        let within = Within::begin(self.name(), turned.driver.counters());
+        *self.counters.lock().unwrap_or_else(PoisonError::into_inner) = turned.driver.counters();
+        let within = Within::begin(self.name());
         let result = act(turned, value);
         within.catch_up(turned);
         Ok(result)
@@ -81,12 +104,36 @@ impl Shared {
 }
 
 impl Turned {
+    /// Hands on what the driver has delivered. What comes back nobody waits for: with
+    /// it a payload is dropped, and the user's code runs, which may ask something of
+    /// the driver.
+    pub(super) fn hand_on(&mut self) -> Vec<Completion> {
+        let Self { driver, events, heard, inboxes, .. } = self;
+        events.take(heard);
+        let unwanted = heard.drain(..).filter_map(|event| inboxes.take(event)).collect();
+        inboxes.tell_waiting(&**driver);
+        unwanted
+    }
+
+    /// Whether what was asked needs a turn before the next one.
+    fn needs_a_turn(&self) -> bool {
+        let by = || self.driver.next_turn_by();
+        let is_early = match self.next_turn {
+            NextTurn::Soon => return false,
+            NextTurn::At(at) => by().is_some_and(|by| by < at),
+            NextTurn::WhenReadable => by().is_some(),
+            NextTurn::Unwatched => true,
+        };
+        is_early || self.inboxes.has_more_to_tell() || self.inboxes.listeners.need_a_turn()
+    }
+
     /// Drops the driver, tells what it still owed, and then that nothing else
     /// will come.
     fn end(self) {
-        let Self { driver, events, mut inboxes } = self;
+        let Self { driver, events, mut heard, mut inboxes, .. } = self;
         drop(driver);
-        for event in events.try_iter() {
+        events.take(&mut heard);
+        for event in heard {
             drop(inboxes.take(event));
         }
     }
@@ -118,14 +165,27 @@ impl User {
         value: T,
         act: impl FnOnce(&mut Turned, T) -> Result<R, Refused<T>>,
     ) -> Result<R, Refused<T>> {
-        let result = self.0.with(value, act).and_then(|result| result);
-        self.0.nudge.notify_one();
+        let asked = self.0.with(value, |turned, value| {
+            let result = act(turned, value);
+            turned.driver.deliver();
+            let unwanted = turned.hand_on();
+            (result, unwanted, turned.needs_a_turn())
+        });
+        let (result, unwanted, needs_a_turn) = match asked {
+            Ok((result, unwanted, needs_a_turn)) => (result, unwanted, needs_a_turn),
+            Err(refused) => (Err(refused), Vec::new(), true),
+        };
+        if needs_a_turn || self.0.is_overdue.swap(false, Ordering::Relaxed) {
+            self.0.nudge.set();
+        }
+        // Here others can use the driver.
+        drop(unwanted);
         result
     }
 
     pub(super) fn counters(&self) -> Counters {
-        if let Some(counters) = within::counters(self.0.name()) {
-            return counters;
+        if within::is_within(self.0.name()) {
+            return *self.0.counters.lock().unwrap_or_else(PoisonError::into_inner);
         }
         match &*self.0.lock() {
             State::Turned(turned) => turned.driver.counters(),
@@ -148,7 +208,7 @@ impl Drop for User {
     fn drop(&mut self) {
         // Released here and acquired by the task: it ends after the last call.
         self.0.users.fetch_sub(1, Ordering::Release);
-        self.0.nudge.notify_one();
+        self.0.nudge.set();
     }
 }
 
@@ -168,8 +228,13 @@ impl Turner {
         self.0.users.load(Ordering::Acquire) > 0
     }
 
-    pub(super) async fn nudged(&self) {
-        self.0.nudge.notified().await;
+    /// The turn that is due has to wait for the present work, whose end nudges.
+    pub(super) fn is_overdue(&self) {
+        self.0.is_overdue.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn poll_nudged(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.nudge.poll(cx)
     }
 }
 

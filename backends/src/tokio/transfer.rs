@@ -1,9 +1,8 @@
 //! The news of one transfer, as futures.
 
+use super::news::Follower;
 use lastbyte::{Completion, Failure, Reached, Stage, TransferId};
-use std::collections::VecDeque;
 use std::fmt;
-use tokio::sync::mpsc::UnboundedReceiver;
 
 /// What becomes of one payload.
 ///
@@ -12,9 +11,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 #[derive(Debug)]
 pub struct Transfer {
     id: TransferId,
-    completions: UnboundedReceiver<Completion>,
-    /// Passed over while waiting for another stage.
-    passed: VecDeque<Completion>,
+    news: Follower,
 }
 
 /// A stage that will not come.
@@ -29,8 +26,8 @@ pub enum Ended {
 }
 
 impl Transfer {
-    pub(super) fn new(id: TransferId, completions: UnboundedReceiver<Completion>) -> Self {
-        Self { id, completions, passed: VecDeque::new() }
+    pub(super) fn new(id: TransferId, news: Follower) -> Self {
+        Self { id, news }
     }
 
     /// Its number on the connection.
@@ -42,10 +39,7 @@ impl Transfer {
     /// The next completion, in the order of delivery; `None` after the last.
     /// Cancel-safe.
     pub async fn next(&mut self) -> Option<Completion> {
-        match self.passed.pop_front() {
-            Some(completion) => Some(completion),
-            None => self.completions.recv().await,
-        }
+        self.news.find(|untaken| untaken.pop_front()).await
     }
 
     /// Waits until the kernel holds every byte. Cancel-safe, as all of these:
@@ -83,21 +77,15 @@ impl Transfer {
     }
 
     async fn reached(&mut self, stage: Stage) -> Result<Completion, Ended> {
-        loop {
-            let known = self.passed.iter().position(|completion| completion.stage() == stage);
-            if let Some(completion) = known.and_then(|n| self.passed.remove(n)) {
-                return Ok(completion);
+        let found = self.news.find(|untaken| {
+            let known = untaken.iter().position(|completion| completion.stage() == stage);
+            if let Some(completion) = known.and_then(|n| untaken.remove(n)) {
+                return Some(Ok(completion));
             }
-            if stage != Stage::Released
-                && let Some(failure) = self.passed.iter().find_map(failure)
-            {
-                return Err(Ended::Failed(failure.clone()));
-            }
-            let Some(completion) = self.completions.recv().await else {
-                return Err(Ended::NotTold);
-            };
-            self.passed.push_back(completion);
-        }
+            let failure = untaken.iter().find_map(failure).filter(|_| stage != Stage::Released);
+            failure.map(|failure| Err(Ended::Failed(failure.clone())))
+        });
+        found.await.unwrap_or(Err(Ended::NotTold))
     }
 }
 

@@ -1,16 +1,19 @@
 //! The task that turns a driver.
 
+use super::alarm::Alarm;
 use super::failing::Failing;
-use super::shared::{Turned, Turner};
+use super::shared::{NextTurn, Turned, Turner};
 use crate::sys::poll::{self, Polled};
 use crate::sys::pollable;
 use lastbyte::{Completion, DriverError, RefuseReason, Turn};
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::task::Poll;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 /// How often a driver is turned that has nothing to be watched. Its brackets
 /// are wider than that.
@@ -43,9 +46,12 @@ fn watch(turner: &Turner) -> io::Result<Option<AsyncFd<OwnedFd>>> {
 
 async fn run(turner: Turner, watched: Option<AsyncFd<OwnedFd>>) {
     let mut failing = Failing::default();
+    let mut alarm = Alarm::new();
     loop {
         let turn = || {
-            let turn = |turned: &mut Turned| turn(turned, &turner, watched.as_ref(), &mut failing);
+            let turn = |turned: &mut Turned| {
+                turn(turned, &turner, watched.as_ref(), &mut failing, &mut alarm)
+            };
             match turner.with(turn) {
                 Ok((next, unwanted)) => {
                     // Here others can use the driver.
@@ -53,7 +59,10 @@ async fn run(turner: Turner, watched: Option<AsyncFd<OwnedFd>>) {
                     next
                 }
                 // Its work has come to block on this runtime. It nudges at its end.
-                Err(RefuseReason::WithinDriver) => Next::Wait(None),
+                Err(RefuseReason::WithinDriver) => {
+                    turner.is_overdue();
+                    Next::Wait(None)
+                }
                 Err(_) => Next::End,
             }
         };
@@ -62,7 +71,7 @@ async fn run(turner: Turner, watched: Option<AsyncFd<OwnedFd>>) {
             Ok(Next::GiveUp(error)) => return turner.give_up(error),
             // Others get their turn, too.
             Ok(Next::Now) => tokio::task::yield_now().await,
-            Ok(Next::Wait(until)) => wait(&turner, watched.as_ref(), until).await,
+            Ok(Next::Wait(until)) => wait(&turner, watched.as_ref(), &mut alarm, until).await,
             Err(panic) => {
                 // While a panic is under way a driver's end tells nobody.
                 drop(turner);
@@ -78,34 +87,51 @@ fn turn(
     turner: &Turner,
     watched: Option<&AsyncFd<OwnedFd>>,
     failing: &mut Failing,
+    alarm: &mut Alarm,
 ) -> (Next, Vec<Completion>) {
     let turn = turned.driver.turn(Some(Duration::ZERO));
-    let Turned { driver, events, inboxes } = turned;
-    let unwanted = events.try_iter().filter_map(|event| inboxes.take(event)).collect();
-    inboxes.tell_waiting(&**driver);
+    let unwanted = turned.hand_on();
+    let Turned { driver, inboxes, .. } = turned;
     inboxes.listeners.stop_full(&mut **driver);
     inboxes.listeners.try_again(&mut **driver);
     let next = match turn {
         Ok(turn) => {
-            failing.ended(turn.delivered > 0);
-            next(turn, turned, turner, watched)
+            let has_more = turn.more || failing.ended(turn.delivered > 0);
+            let turn = Turn { more: has_more, ..turn };
+            next(turn, turned, turner, watched, alarm)
         }
-        Err(error) => failing.next(error),
+        Err(error) => {
+            turned.next_turn = NextTurn::WhenReadable;
+            failing.next(error)
+        }
     };
     (next, unwanted)
 }
 
-fn next(turn: Turn, turned: &Turned, turner: &Turner, watched: Option<&AsyncFd<OwnedFd>>) -> Next {
-    let Turned { driver, inboxes, .. } = turned;
+fn next(
+    turn: Turn,
+    turned: &mut Turned,
+    turner: &Turner,
+    watched: Option<&AsyncFd<OwnedFd>>,
+    alarm: &mut Alarm,
+) -> Next {
+    let Turned { driver, inboxes, next_turn, .. } = turned;
     let is_idle = inboxes.listeners.is_empty() && driver.counters().connections == 0;
     if is_idle && !turner.has_users() {
         return Next::End;
     }
     let has_more = turn.more || inboxes.has_more_to_tell();
-    if has_more || turn.delivered > 0 || watched.is_some_and(is_readable) {
+    if has_more || watched.is_some_and(is_readable) {
+        *next_turn = NextTurn::Soon;
         return Next::Now;
     }
-    let soon = driver.next_turn_by().map(|by| Instant::now() + by.since(driver.now()));
+    let by = driver.next_turn_by();
+    *next_turn = match by {
+        _ if watched.is_none() => NextTurn::Unwatched,
+        Some(by) => NextTurn::At(by),
+        None => NextTurn::WhenReadable,
+    };
+    let soon = by.map(|by| alarm.at(by, || driver.now()));
     let tick = (watched.is_none() && !is_idle).then(|| Instant::now() + TICK);
     let listening = inboxes.listeners.next_try();
     Next::Wait([soon, tick, listening].into_iter().flatten().min())
@@ -119,27 +145,25 @@ fn is_readable(watched: &AsyncFd<OwnedFd>) -> bool {
     poll::wait(&mut polled, Some(Duration::ZERO)).is_ok_and(|ready| ready > 0)
 }
 
-async fn wait(turner: &Turner, watched: Option<&AsyncFd<OwnedFd>>, until: Option<Instant>) {
-    let readable = async {
-        match watched {
-            // What became readable since it was asked is not forgotten by this.
-            Some(watched) => {
-                if let Ok(mut guard) = watched.readable().await {
-                    guard.clear_ready();
-                }
+/// Until the driver's descriptor is readable, somebody nudges, or it is `until`.
+async fn wait(
+    turner: &Turner,
+    watched: Option<&AsyncFd<OwnedFd>>,
+    alarm: &mut Alarm,
+    until: Option<Instant>,
+) {
+    poll_fn(|cx| {
+        if turner.poll_nudged(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        if let Some(Poll::Ready(readable)) = watched.map(|watched| watched.poll_read_ready(cx)) {
+            // What becomes readable from here on is not forgotten by this.
+            if let Ok(mut guard) = readable {
+                guard.clear_ready();
             }
-            None => std::future::pending().await,
+            return Poll::Ready(());
         }
-    };
-    let late = async {
-        match until {
-            Some(until) => sleep_until(until).await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        () = readable => {}
-        () = late => {}
-        () = turner.nudged() => {}
-    }
+        alarm.poll(until, cx)
+    })
+    .await;
 }

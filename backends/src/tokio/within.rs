@@ -5,7 +5,6 @@
 //! for its own caller.
 
 use super::shared::Turned;
-use lastbyte::Counters;
 use std::cell::RefCell;
 
 /// What is to be told when the present work is done.
@@ -14,8 +13,6 @@ pub(super) type Later = Box<dyn FnOnce(&mut Turned)>;
 #[derive(Debug)]
 struct Work {
     driver: usize,
-    /// As they were when it began.
-    counters: Counters,
     later: Laters,
 }
 
@@ -36,8 +33,8 @@ pub(super) struct Within {
 }
 
 impl Within {
-    pub(super) fn begin(driver: usize, counters: Counters) -> Self {
-        let work = Work { driver, counters, later: Laters::default() };
+    pub(super) fn begin(driver: usize) -> Self {
+        let work = Work { driver, later: Laters::default() };
         // A thread that is ending may still drop what it has of a driver.
         let written = WORK.try_with(|all| all.borrow_mut().push(work));
         Self { driver, is_known: written.is_ok() }
@@ -70,12 +67,6 @@ impl Drop for Within {
 /// Whether this thread works for `driver`.
 pub(super) fn is_within(driver: usize) -> bool {
     find(driver, |_| ()).is_some()
-}
-
-/// The counters of `driver` as they were when this thread began to work for it;
-/// `None` if it does not.
-pub(super) fn counters(driver: usize) -> Option<Counters> {
-    find(driver, |work| work.counters)
 }
 
 /// Puts `act` off until this thread's work for `driver` is done.

@@ -14,6 +14,7 @@ use lastbyte::{
 use lastbyte_backends::tokio::{Connection, Ended, Handle, Listener, spawn};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
@@ -391,13 +392,14 @@ fn what_is_awaited_ends_when_a_turn_panics() {
             let (mut connection, _peer) = pair(&handle).await;
             let (payload, dropped) = tracked(64 << 20);
             let mut transfer = connection.send(payload, Watch::ACKED).unwrap();
-            let (other, _other_peer) = pair(&handle).await;
+            let (other, other_peer) = pair(&handle).await;
             // Behind what the peer does not read, so that it is still unsent when
             // nobody wants its news any more.
             drop(other.send(vec![1; 32 << 20].into(), Watch::NONE).unwrap());
             let payload = Payload::from(Bytes::from_owner(Panicking));
             drop(other.send(payload, Watch::NONE).unwrap());
-            other.abort();
+            socket2::SockRef::from(&other_peer).set_linger(Some(Duration::ZERO)).unwrap();
+            drop(other_peer);
             let closed = CloseOutcome::Failed(FailReason::Closed);
             assert_eq!(connection.receive().await.unwrap_err(), closed);
             let Err(Ended::Failed(failure)) = transfer.acked().await else { panic!("it is over") };
@@ -406,6 +408,28 @@ fn what_is_awaited_ends_when_a_turn_panics() {
             assert!(dropped.load(Ordering::SeqCst));
             assert_eq!(connection.close(CLOSE).await, closed);
         });
+    });
+}
+
+/// What a call brings about is delivered by that call, and so is the panic.
+#[test]
+fn a_panic_of_memory_that_a_call_drops_ends_nothing_else() {
+    on_each_backend(async |backend: Arc<dyn Backend>| {
+        let handle = handle(&*backend);
+        let (other, _other_peer) = pair(&handle).await;
+        drop(other.send(vec![1; 32 << 20].into(), Watch::NONE).unwrap());
+        let payload = Payload::from(Bytes::from_owner(Panicking));
+        drop(other.send(payload, Watch::NONE).unwrap());
+        let aborted = catch_unwind(AssertUnwindSafe(|| other.abort()));
+        // Or else by the turn that the call asks for, and then it ends that.
+        let (connection, mut peer) = match aborted {
+            Err(_) => pair(&handle).await,
+            Ok(()) => return,
+        };
+        let mut transfer = connection.send(b"alive".as_slice().into(), Watch::ACKED).unwrap();
+        let mut got = [0; 5];
+        peer.read_exact(&mut got).unwrap();
+        transfer.acked().await.unwrap();
     });
 }
 

@@ -148,10 +148,13 @@ impl Selector for RingSelector {
     }
 
     fn looks_again_after(&self) -> Option<Duration> {
-        (self.waker.announced().is_some() && self.ring.is_deferred()).then_some(LOOK_AGAIN)
+        self.waker.announced().map(|_| LOOK_AGAIN)
     }
 
     fn pollable(&self) -> Option<BorrowedFd<'_>> {
+        if !self.ring.is_deferred() {
+            return Some(self.ring.as_fd());
+        }
         if self.waker.announced().is_none() {
             let event = EventFd::new().ok()?;
             self.ring.announce(&event).ok()?;

@@ -18,6 +18,7 @@ use crate::sys::event_fd::EventFd;
 use io_uring::{IoUring, Submitter, cqueue, squeue, types};
 use last_slot::LastSlot;
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 /// `IORING_ENTER_GETEVENTS`, `include/uapi/linux/io_uring.h`.
@@ -115,6 +116,13 @@ impl Ring {
 
     fn submitter(&self) -> Submitter<'_> {
         with!(&self.queues, ring => ring.submitter())
+    }
+
+    /// The ring's own descriptor: readable while there are completions in the queue.
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        let fd = with!(&self.queues, ring => ring.as_raw_fd());
+        // SAFETY: the ring owns the descriptor, and the result borrows the ring.
+        unsafe { BorrowedFd::borrow_raw(fd) }
     }
 
     /// Has `event` set whenever there is something to enter or to reap for. A

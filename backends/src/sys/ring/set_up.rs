@@ -107,6 +107,8 @@ impl Rung {
         }
         if self.deferred {
             ring.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
+        } else if self.wide {
+            ring.setup_coop_taskrun();
         }
         if self.direct {
             ring.setup_no_sqarray();
