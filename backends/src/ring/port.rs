@@ -28,6 +28,8 @@ pub(super) struct Port {
     pub(super) wants_output: bool,
     /// Waits to be looked after.
     pub(super) is_dirty: bool,
+    /// No buffer was left for its input, and it waits for its turn to get one.
+    pub(super) is_starved: bool,
     /// Names of operations under way.
     pub(super) input: Option<Input>,
     pub(super) output: Option<u64>,
@@ -74,6 +76,7 @@ impl Port {
             wants_input: false,
             wants_output: false,
             is_dirty: false,
+            is_starved: false,
             input: None,
             output: None,
             trouble: None,

@@ -6,6 +6,7 @@ mod closing;
 mod connecting;
 mod input;
 mod pace;
+mod receive_ahead;
 mod sending;
 mod stamps;
 mod world;

@@ -27,12 +27,30 @@ impl RingSelector {
             })?;
             self.listens_to_waker = true;
         }
-        while let Some(&place) = self.dirty.last() {
+        while let Some(&place) = self.dirty.front() {
             self.look_after(place)?;
-            self.dirty.pop();
+            self.dirty.pop_front();
             if let Some(port) = self.ports.get_mut(place) {
                 port.is_dirty = false;
             }
+        }
+        self.feed_starved()
+    }
+
+    /// Receives again where no buffer was left, in turn, and only on as many sockets
+    /// as there are likely to be buffers for: a receive takes one before it looks for
+    /// input, and one that gets none ends (`io_uring/net.c`, `io_recv`).
+    fn feed_starved(&mut self) -> io::Result<()> {
+        let buffers = self.buffers.as_ref().map_or(0, ReceiveBuffers::lent);
+        // With none at all, input is read by calls.
+        let most = if buffers == 0 { usize::MAX } else { buffers.div_ceil(2) };
+        for _ in 0..most.min(self.starved.len()) {
+            let Some(&place) = self.starved.front() else { break };
+            if let Some(port) = self.ports.get_mut(place) {
+                port.is_starved = false;
+                self.look_after(place)?;
+            }
+            self.starved.pop_front();
         }
         Ok(())
     }
@@ -65,7 +83,7 @@ impl RingSelector {
         let is_out = self.buffers.as_ref().is_none_or(|buffers| buffers.lent() == 0);
         port.one_by_one |= idle && port.wants_input && is_out;
         let receives = !listens && !port.one_by_one;
-        if port.wants_input && idle {
+        if port.wants_input && idle && !port.is_starved {
             self.begin_input(place, accepts, receives)?;
         } else if let Some(input) = port.input.filter(|input| !input.cancelled)
             && (accepts && !port.wants_input

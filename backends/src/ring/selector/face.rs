@@ -102,7 +102,10 @@ impl Selector for RingSelector {
         self.start_wanted()?;
         // With a turn's worth of work at hand, nothing more is fetched.
         if self.waiting.len() < self.limit {
-            let idle = self.waiting.is_empty() && self.stamps.is_empty() && !self.woken;
+            let idle = self.waiting.is_empty()
+                && self.stamps.is_empty()
+                && self.starved.is_empty()
+                && !self.woken;
             let wait = match wait {
                 _ if !idle => Some(Duration::ZERO),
                 // Nothing would tell of what could not be started.
@@ -145,6 +148,7 @@ impl Selector for RingSelector {
             || !self.waiting.is_empty()
             || !self.stamps.is_empty()
             || !self.dirty.is_empty()
+            || !self.starved.is_empty()
     }
 
     fn looks_again_after(&self) -> Option<Duration> {

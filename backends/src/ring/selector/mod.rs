@@ -39,7 +39,9 @@ pub(crate) struct RingSelector {
     /// The port of each token.
     places: Vec<usize>,
     /// Ports that want something else than before.
-    dirty: Vec<usize>,
+    dirty: VecDeque<usize>,
+    /// Ports for whose input no buffer was left, the longest ago first.
+    starved: VecDeque<usize>,
     /// Retired ports whose connections are still open.
     closing: usize,
     /// What has happened and was not told.
@@ -103,7 +105,8 @@ impl RingSelector {
             in_flight: InFlight::new(),
             ports: Slab::new(),
             places: Vec::new(),
-            dirty: Vec::new(),
+            dirty: VecDeque::new(),
+            starved: VecDeque::new(),
             closing: 0,
             waiting: VecDeque::new(),
             stamps: Vec::new(),
@@ -136,7 +139,7 @@ impl RingSelector {
         if let Some(port) = self.ports.get_mut(place)
             && !std::mem::replace(&mut port.is_dirty, true)
         {
-            self.dirty.push(place);
+            self.dirty.push_back(place);
         }
     }
 }

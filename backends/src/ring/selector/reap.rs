@@ -22,13 +22,14 @@ impl RingSelector {
             waiting,
             stamps,
             dirty,
+            starved,
             closing,
             waker,
             listens_to_waker,
             woken,
             ..
         } = self;
-        let mut told = Told { ports, buffers, ahead, waiting, stamps, dirty, closing };
+        let mut told = Told { ports, buffers, ahead, waiting, stamps, dirty, starved, closing };
         ring.reap(|completion| {
             let said = Said {
                 result: completion.result,
@@ -60,7 +61,8 @@ struct Told<'a> {
     ahead: &'a AheadCount,
     waiting: &'a mut VecDeque<Happening>,
     stamps: &'a mut Vec<Happening>,
-    dirty: &'a mut Vec<usize>,
+    dirty: &'a mut VecDeque<usize>,
+    starved: &'a mut VecDeque<usize>,
     closing: &'a mut usize,
 }
 
@@ -119,8 +121,17 @@ impl Told<'_> {
                 Done::ReceiveEnded(Ok(()))
             }
             (None, Err(error)) => match error.raw_os_error() {
-                // Cancelled, by whomever; no buffer was left; nothing there.
-                Some(libc::ECANCELED | libc::ENOBUFS | libc::EAGAIN | libc::EINTR) => return,
+                // Cancelled, by whomever; nothing there.
+                Some(libc::ECANCELED | libc::EAGAIN | libc::EINTR) => return,
+                Some(libc::ENOBUFS) => {
+                    if self.buffers.as_ref().is_some_and(ReceiveBuffers::are_tight) {
+                        port.one_by_one = true;
+                    } else {
+                        port.is_starved = true;
+                        self.starved.push_back(place);
+                    }
+                    return;
+                }
                 // The kernel does not receive like that from this socket.
                 Some(libc::EINVAL | libc::EOPNOTSUPP) => {
                     port.one_by_one = true;
@@ -228,7 +239,7 @@ impl Told<'_> {
     fn mark(&mut self, place: usize) {
         let port = &mut self.ports[place];
         if !std::mem::replace(&mut port.is_dirty, true) {
-            self.dirty.push(place);
+            self.dirty.push_back(place);
         }
     }
 

@@ -27,6 +27,9 @@ pub(crate) struct ReceiveBuffers {
     tail: u16,
 }
 
+/// Half the events that a turn yields by default.
+const TIGHT: usize = 32;
+
 impl ReceiveBuffers {
     /// Registers `count` buffers of `pool`, rounded up to a power of two, or
     /// fewer, as `most` may be lent or out at a time.
@@ -89,6 +92,12 @@ impl ReceiveBuffers {
     /// Whether less than half of them is lent.
     pub(crate) fn are_few(&self) -> bool {
         self.empty.len() > self.lent.len() / 2
+    }
+
+    /// Whether even all of them serve less than the events of a turn, so that they
+    /// would be fought over all the time.
+    pub(crate) fn are_tight(&self) -> bool {
+        self.most < TIGHT
     }
 
     /// Buffers that the kernel can fill.
