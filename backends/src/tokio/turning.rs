@@ -121,11 +121,13 @@ fn next(
         return Next::End;
     }
     let has_more = turn.more || inboxes.has_more_to_tell();
-    if has_more || watched.is_some_and(is_readable) {
+    let by = driver.next_turn_by();
+    // A runtime's timer goes by milliseconds, and would make it one or two.
+    let is_due = || by.is_some_and(|by| by <= driver.now());
+    if has_more || is_due() || watched.is_some_and(is_readable) {
         *next_turn = NextTurn::Soon;
         return Next::Now;
     }
-    let by = driver.next_turn_by();
     *next_turn = match by {
         _ if watched.is_none() => NextTurn::Unwatched,
         Some(by) => NextTurn::At(by),

@@ -13,7 +13,9 @@ impl RingSelector {
     /// Starts what the ports that changed their mind are to wait for. If the
     /// kernel takes no more for now, the rest has to wait for the next turn.
     pub(super) fn start_wanted(&mut self) -> io::Result<()> {
-        match self.try_start_wanted() {
+        let started = self.try_start_wanted();
+        self.is_refused = started.is_err();
+        match started {
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Ok(()),
             other => other,
         }

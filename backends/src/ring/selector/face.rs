@@ -147,12 +147,12 @@ impl Selector for RingSelector {
             || self.more
             || !self.waiting.is_empty()
             || !self.stamps.is_empty()
-            || !self.dirty.is_empty()
-            || !self.starved.is_empty()
+            || self.is_behind() && !self.is_refused
     }
 
     fn looks_again_after(&self) -> Option<Duration> {
-        self.waker.announced().map(|_| LOOK_AGAIN)
+        let refused = self.is_refused.then_some(TRY_AGAIN);
+        refused.or_else(|| self.waker.announced().map(|_| LOOK_AGAIN))
     }
 
     fn pollable(&self) -> Option<BorrowedFd<'_>> {
@@ -273,7 +273,7 @@ impl Selector for RingSelector {
 impl RingSelector {
     /// Whether something that is to be waited for could not be started.
     fn is_behind(&self) -> bool {
-        !self.dirty.is_empty() || !self.listens_to_waker
+        !self.dirty.is_empty() || !self.starved.is_empty() || !self.listens_to_waker
     }
 
     /// What a happening means now that later ones may have come: a socket that

@@ -61,6 +61,8 @@ pub(crate) struct RingSelector {
     sent_registered: u64,
     waker: Arc<EventWaker>,
     listens_to_waker: bool,
+    /// The kernel would not start what is wanted, for now.
+    is_refused: bool,
     /// Somebody has called, and no turn has returned since.
     woken: bool,
     /// Something was started that the kernel has not been told of.
@@ -117,6 +119,7 @@ impl RingSelector {
             sent_registered: 0,
             waker: Arc::new(EventWaker::new()?),
             listens_to_waker: false,
+            is_refused: false,
             woken: false,
             started: false,
             more: false,
