@@ -127,6 +127,7 @@ impl Connection {
             self.end = StreamEnd::Sent;
             if let Phase::Draining { by } = self.phase {
                 self.phase = Phase::Finishing { since: cx.time(), by, acked: false };
+                self.look_pause = Duration::ZERO;
             }
         }
         if let Phase::Finishing { by, acked, .. } = self.phase {

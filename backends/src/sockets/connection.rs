@@ -34,6 +34,9 @@ const POLL_PAUSE: Duration = Duration::from_micros(3_500);
 const SHARE_OF_STILLNESS: u32 = 8;
 const LONGEST_STILL_PAUSE: Duration = Duration::from_secs(1);
 
+/// A stall is noticed within this share of its time.
+const SHARE_OF_STALL: u32 = 8;
+
 /// Where acknowledgements are learnt by looking, every so many unfinished
 /// transfers are worth a look of their own: a fast exchange would pile up
 /// transfers for as long as the pause between looks.
@@ -56,6 +59,9 @@ pub(super) struct Connection {
     pub(super) writable: bool,
     /// The peer's end was signalled: reading goes on until it is found.
     pub(super) read_closed: bool,
+    /// There was urgent data: a short read does not mean that there is no more
+    /// (`net/ipv4/tcp.c`, `tcp_recvmsg_locked`).
+    pub(super) had_urgent: bool,
     pub(super) input_ended: bool,
     /// The user has asked for input.
     pub(super) wants_input: bool,
@@ -79,7 +85,7 @@ pub(super) struct Connection {
     pub(super) last_write: Time,
     /// When the error queue was last read.
     pub(super) last_notice: Time,
-    look_pause: Duration,
+    pub(super) look_pause: Duration,
     /// When a look last showed that the peer has acknowledged more, or the end was
     /// asked for, which is waited for anew.
     pub(super) moved_at: Time,
@@ -126,6 +132,7 @@ impl Connection {
             readable: false,
             writable: true,
             read_closed: false,
+            had_urgent: false,
             input_ended: false,
             wants_input: false,
             connecting: false,
@@ -181,6 +188,7 @@ impl Connection {
         self.readable |= ready.readable || ready.read_closed;
         self.writable |= ready.writable;
         self.read_closed |= ready.read_closed;
+        self.had_urgent |= ready.urgent;
         let noticed = if ready.error { self.drain_error_queue(cx) } else { None };
         if ready.read_closed || ready.error && noticed.is_none() {
             // An entry in the error queue is no error; without one, the socket
@@ -329,10 +337,14 @@ impl Connection {
         if !cx.facilities.can_look() {
             return None;
         }
+        let awaiting = self.ledger.awaiting_ack_since();
         let since = match self.phase {
             Phase::Finishing { since, .. } => since,
             Phase::Dying { .. } | Phase::Lingering { .. } | Phase::Gone => return None,
-            _ => self.ledger.awaiting_ack_since()?,
+            _ => match awaiting {
+                Some(since) => since,
+                None => return self.stall_look_due(),
+            },
         };
         let finishing = matches!(self.phase, Phase::Finishing { .. });
         let patience = if self.stamps && !finishing {
@@ -340,12 +352,24 @@ impl Connection {
         } else {
             POLL_PAUSE.max(self.rtt / 8)
         };
-        let pause = if self.stamps || finishing {
-            self.look_pause.clamp(patience, LONGEST_PAUSE.max(patience))
-        } else {
+        let pause = if !self.stamps && awaiting.is_some() {
             self.slowed(patience)
+        } else if finishing && self.last_notice > self.last_look {
+            // The end may have been acknowledged along with what a stamp told of.
+            patience
+        } else {
+            self.look_pause.clamp(patience, LONGEST_PAUSE.max(patience))
         };
         Some(since.after(patience).max(self.last_look.after(pause)))
+    }
+
+    /// Of a transfer that the kernel has not all of nothing tells how far the peer is.
+    /// When that has stopped has to be known, or it is taken to move for as long as
+    /// nobody looks.
+    fn stall_look_due(&self) -> Option<Time> {
+        let timeout = self.stall_timeout?;
+        let waits = !self.connecting && !self.ledger.is_empty();
+        waits.then(|| self.progress.1.max(self.last_look).after(timeout / SHARE_OF_STALL))
     }
 
     fn stall_due(&mut self) -> Option<Time> {

@@ -136,6 +136,8 @@ impl<S: Selector, K: CompletionSink> SocketDriver<S, K> {
 
     fn wait(&mut self, wait: Option<Duration>) -> Option<Duration> {
         if !self.cx.again.is_empty() || !self.cx.outbox.is_empty() {
+            // Alarms are held against what is read after this.
+            self.waited_at = self.cx.recent();
             return Some(Duration::ZERO);
         }
         self.waited_at = self.cx.time();
@@ -470,7 +472,7 @@ impl<S: Selector, K: CompletionSink> Driver for SocketDriver<S, K> {
             return Ok(Turn { delivered, more: !self.cx.again.is_empty() });
         }
         self.cx.start_turn();
-        let wait = if delivered > 0 { Some(Duration::ZERO) } else { self.wait(wait) };
+        let wait = self.wait(if delivered > 0 { Some(Duration::ZERO) } else { wait });
         self.selector
             .wait(wait, &mut self.happened)
             .map_err(|error| DriverError::new("waiting for readiness", &error))?;

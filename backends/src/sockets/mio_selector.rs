@@ -10,6 +10,12 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const INTEREST: Interest = READ_OR_WRITE.add(Interest::PRIORITY);
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const INTEREST: Interest = READ_OR_WRITE;
+const READ_OR_WRITE: Interest = Interest::READABLE.add(Interest::WRITABLE);
+
 const WAKER: Token = Token(usize::MAX);
 
 #[derive(Debug)]
@@ -29,8 +35,7 @@ impl MioSelector {
 
 impl Selector for MioSelector {
     fn add(&mut self, fd: BorrowedFd<'_>, token: usize) -> io::Result<()> {
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        self.poll.registry().register(&mut SourceFd(&fd.as_raw_fd()), Token(token), interest)
+        self.poll.registry().register(&mut SourceFd(&fd.as_raw_fd()), Token(token), INTEREST)
     }
 
     fn remove(&mut self, fd: BorrowedFd<'_>, _: usize) {
@@ -53,6 +58,7 @@ impl Selector for MioSelector {
                 writable: event.is_writable(),
                 error: event.is_error(),
                 read_closed: event.is_read_closed(),
+                urgent: event.is_priority(),
             })
         }));
         Ok(())

@@ -107,6 +107,8 @@ impl Selector for PollSelector {
                 writable: polled.output(),
                 error: polled.error(),
                 read_closed: polled.hangup(),
+                // It asks anew each time.
+                urgent: false,
             }));
             // A hang-up lasts, cannot be masked, and is told once.
             if polled.hangup() {

@@ -170,7 +170,7 @@ impl Connection {
                     // A short read has emptied the socket: what comes later
                     // signals anew. But an end that was signalled already does
                     // not, and is found by reading on.
-                    self.readable = n == room || self.read_closed;
+                    self.readable = n == room || self.read_closed || self.had_urgent;
                     return Ok(Read::Bytes);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -20,6 +20,8 @@ pub(crate) struct Ready {
     pub(crate) error: bool,
     /// The peer has ended its stream, or the connection is over.
     pub(crate) read_closed: bool,
+    /// There is urgent data, in front of which a read stops.
+    pub(crate) urgent: bool,
 }
 
 /// What a selector has to tell.

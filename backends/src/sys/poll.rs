@@ -17,9 +17,15 @@ impl Polled {
     pub(crate) fn want(&mut self, input: bool, output: bool) {
         self.0.events =
             if input { libc::POLLIN } else { 0 } | if output { libc::POLLOUT } else { 0 };
+        // On Linux a hang-up means that both directions are over; elsewhere (XNU,
+        // `bsd/kern/sys_generic.c`, `poll_callback`) that the peer has ended its own,
+        // and then room is still to be waited for.
+        if output && self.0.fd < 0 {
+            self.0.fd = !self.0.fd;
+        }
     }
 
-    /// Leaves the descriptor out from now on: `poll` skips negative ones.
+    /// Leaves the descriptor out, until output is wanted: `poll` skips negative ones.
     pub(crate) fn mute(&mut self) {
         if self.0.fd >= 0 {
             self.0.fd = !self.0.fd;

@@ -4,7 +4,7 @@ use crate::world::{BOTH, World, content, is_closed, pair, reached, reader};
 use lastbyte::{BackendKind, Choice, CloseOutcome, Event, Reached, Restrictions, Stage, Watch};
 use std::io::{Read, Write};
 use std::net::Shutdown;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// No way to look meant that one was due at once, always: the turns spun.
 #[test]
@@ -104,4 +104,55 @@ fn a_closing_connection_goes_on_reading_whatever_comes() {
         assert_eq!(reached(&events, Stage::Acked).len(), 1, "{kind}");
         assert_eq!(peer.join().expect("the peer"), len, "{kind}");
     }
+}
+
+/// Looks before the close had doubled the pause of those after it, to five seconds.
+#[test]
+fn what_is_acknowledged_after_a_close_is_told_soon() {
+    for (kind, without) in [(BackendKind::Fallback, ""), (BackendKind::Epoll, "timestamps")] {
+        let mut world = World::new(kind, without);
+        let (near, mut far) = pair();
+        let connection = world.attach(near).connection;
+        world.submit(connection, content(300_000), Watch::ALL);
+        world.turns(Duration::from_millis(300));
+        world.close(connection);
+        let events = world.turns(Duration::from_millis(50)).1;
+        assert!(!is_closed(&events), "{kind}: {events:?}");
+        far.read_exact(&mut vec![0; 300_000]).expect("reads");
+        let began = Instant::now();
+        let events = world.until(is_closed);
+        assert_eq!(reached(&events, Stage::Acked).len(), 1, "{kind}: {events:?}");
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(2), "{kind}: told after {took:?}");
+    }
+}
+
+/// The clock was read when others had nothing more to do, which may be never.
+#[test]
+fn a_close_ends_in_time_whatever_peers_send() {
+    for kind in BOTH {
+        let mut world = World::new(kind, "");
+        let mut floods = Vec::new();
+        for _ in 0..3 {
+            let (near, far) = pair();
+            let connection = world.attach(near).connection;
+            world.submit(connection, content(8 << 20), Watch::NONE);
+            world.driver.close(connection, Duration::from_millis(300)).expect("closes");
+            floods.push(std::thread::spawn(move || {
+                let much = content(1 << 20);
+                while (&far).write_all(&much).is_ok() {}
+            }));
+        }
+        let began = Instant::now();
+        world.until(|events| events.iter().filter(|event| is_end(event)).count() == 3);
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(5), "{kind}: closed after {took:?}");
+        for flood in floods {
+            flood.join().expect("ends with its connection");
+        }
+    }
+}
+
+fn is_end(event: &Event) -> bool {
+    matches!(event, Event::Closed { .. })
 }

@@ -67,3 +67,30 @@ fn submitting_at_each_delivery_starves_nobody() {
         drop(sink);
     }
 }
+
+/// A read stops in front of urgent data, short of what there is behind it; that was
+/// taken for all there is.
+#[test]
+fn what_follows_urgent_data_is_received() {
+    for &kind in lastbyte_backends::BUILT {
+        let mut world = World::new(kind, "");
+        let (near, far) = pair();
+        let connection = world.attach(near).connection;
+        let far = socket2::SockRef::from(&far);
+        far.send(b"ABC").expect("sends");
+        far.send_out_of_band(b"!").expect("sends");
+        far.send(b"DEF").expect("sends");
+        std::thread::sleep(Duration::from_millis(50));
+        let mut got = Vec::new();
+        while got.len() < 6 {
+            world.driver.receive(connection).expect("an open connection");
+            for event in world.until(|events| !events.is_empty()) {
+                let Event::Received { received: Received::Data(data), .. } = event else {
+                    panic!("{kind}: {event:?}");
+                };
+                got.extend_from_slice(&data);
+            }
+        }
+        assert_eq!(got, b"ABCDEF", "{kind}");
+    }
+}

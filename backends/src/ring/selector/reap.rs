@@ -197,6 +197,7 @@ impl Told<'_> {
             writable: has(libc::POLLOUT | libc::POLLHUP),
             error: has(libc::POLLERR),
             read_closed: has(libc::POLLRDHUP | libc::POLLHUP),
+            urgent: false,
         }));
     }
 
