@@ -49,6 +49,8 @@ pub(super) struct Port {
     pub(super) hung_up: bool,
     /// What came of a send was not told yet.
     pub(super) sent_waits: bool,
+    /// Stamps that were not told yet because of that.
+    pub(super) stamps_wait: u32,
     /// Zero-copy sends that succeeded.
     pub(super) zero_copies: u32,
     /// Operations that keep the descriptor busy, and those that only have to
@@ -88,6 +90,7 @@ impl Port {
             half_closed: false,
             hung_up: false,
             sent_waits: false,
+            stamps_wait: 0,
             zero_copies: 0,
             busy: 0,
             pinned: 0,

@@ -23,8 +23,12 @@ const TRY_AGAIN: Duration = Duration::from_millis(1);
 /// next on the ring did not tell either, until it was entered; not on 6.1, 6.18.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
+/// So is one that is only ever turned without waiting, by turns.
+const LOOK_AFTER_TURNS: u32 = 64;
+
 impl Selector for RingSelector {
     fn add(&mut self, fd: BorrowedFd<'_>, token: usize) -> io::Result<()> {
+        self.forget_stale();
         let listens = crate::sockets::is_listener(token);
         let place = self.ports.insert(Port::new(fd.as_raw_fd(), token, listens));
         if self.places.len() <= token {
@@ -114,8 +118,13 @@ impl Selector for RingSelector {
                 }
                 wait => wait,
             };
-            let is_due = self.waker.announced().is_some() || self.started || self.ring.has_more();
+            self.idle_turns =
+                if wait == Some(Duration::ZERO) { self.idle_turns.saturating_add(1) } else { 0 };
+            let is_left = self.waker.announced().is_some()
+                || self.ring.is_deferred() && self.idle_turns >= LOOK_AFTER_TURNS;
+            let is_due = is_left || self.started || self.ring.has_more();
             if wait != Some(Duration::ZERO) || is_due {
+                self.idle_turns = 0;
                 let entered = self.ring.enter(wait);
                 // The kernel may take less than it was handed, and would not say when
                 // it takes more (`io_uring/io_uring.c`, `io_submit_sqes`).
@@ -131,10 +140,16 @@ impl Selector for RingSelector {
             self.more = self.ring.has_more();
         }
         self.woken = false;
+        if self.has_stale && !self.stamps.is_empty() {
+            self.forget_stale();
+        }
         happened.append(&mut self.stamps);
         let mut left = self.limit;
         while left > 0 {
             let Some(happening) = self.waiting.pop_front() else { break };
+            if self.port(happening.token()).is_none() {
+                continue;
+            }
             left -= usize::from(!is_stamp(&happening));
             self.before_yielding(&happening);
             happened.push(self.as_of_now(happening));
@@ -290,14 +305,15 @@ impl RingSelector {
         happening
     }
 
-    /// What came of a send has to be known before its stamps, and what was
-    /// received before anything else is read.
+    /// What came of a send has to be known before its stamps, these in their order,
+    /// and what was received before anything else is read.
     fn before_yielding(&mut self, happening: &Happening) {
         let Happening::Done { token, done } = happening else { return };
         let Some(place) = self.port(*token) else { return };
         let port = &mut self.ports[place];
         match done {
             Done::Sent { .. } => port.sent_waits = false,
+            Done::Stamped(_) => port.stamps_wait = port.stamps_wait.saturating_sub(1),
             Done::Received(_) | Done::ReceiveEnded(_) => {
                 port.untold = port.untold.saturating_sub(1)
             }

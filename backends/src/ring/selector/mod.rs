@@ -46,6 +46,8 @@ pub(crate) struct RingSelector {
     closing: usize,
     /// What has happened and was not told.
     waiting: VecDeque<Happening>,
+    /// Some of it is meant for those who hear no more.
+    has_stale: bool,
     /// Stamps that need not wait, and must not: whoever looks at a socket has to
     /// know of all that were taken before. So has who reads the error queue,
     /// where later ones are.
@@ -61,6 +63,8 @@ pub(crate) struct RingSelector {
     sent_registered: u64,
     waker: Arc<EventWaker>,
     listens_to_waker: bool,
+    /// Turns since the ring was last entered, none of which waits.
+    idle_turns: u32,
     /// The kernel would not start what is wanted, for now.
     is_refused: bool,
     /// Somebody has called, and no turn has returned since.
@@ -111,6 +115,7 @@ impl RingSelector {
             starved: VecDeque::new(),
             closing: 0,
             waiting: VecDeque::new(),
+            has_stale: false,
             stamps: Vec::new(),
             limit,
             buffers,
@@ -119,6 +124,7 @@ impl RingSelector {
             sent_registered: 0,
             waker: Arc::new(EventWaker::new()?),
             listens_to_waker: false,
+            idle_turns: 0,
             is_refused: false,
             woken: false,
             started: false,
@@ -130,12 +136,23 @@ impl RingSelector {
         self.places.get(token).copied().filter(|&place| place != NOWHERE)
     }
 
-    /// Nobody hears under this name any more, until it names somebody else, who
-    /// must not hear what was meant for the one before.
+    /// Nobody hears under this name any more, until it names somebody else.
     fn forget_token(&mut self, token: usize) {
         self.places[token] = NOWHERE;
-        self.waiting.retain(|happening| happening.token() != token);
-        self.stamps.retain(|happening| happening.token() != token);
+        self.has_stale = true;
+    }
+
+    /// Forgets what was meant for those who hear no more: before a name is given
+    /// again, so that many who end at once cost one pass.
+    fn forget_stale(&mut self) {
+        if std::mem::take(&mut self.has_stale) {
+            let places = &self.places;
+            let is_heard = |happening: &Happening| {
+                places.get(happening.token()).is_some_and(|&place| place != NOWHERE)
+            };
+            self.waiting.retain(is_heard);
+            self.stamps.retain(is_heard);
+        }
     }
 
     fn mark(&mut self, place: usize) {

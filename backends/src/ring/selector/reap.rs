@@ -153,7 +153,8 @@ impl Told<'_> {
         if more {
             if let Some(stamp) = ring::stamp(completion) {
                 let happening = Happening::Done { token, done: Done::Stamped(stamp) };
-                if port.sent_waits {
+                if port.sent_waits || port.stamps_wait > 0 {
+                    port.stamps_wait += 1;
                     self.waiting.push_back(happening);
                 } else {
                     self.stamps.push(happening);
