@@ -43,6 +43,10 @@ impl RingSelector {
     /// as there are likely to be buffers for: a receive takes one before it looks for
     /// input, and one that gets none ends (`io_uring/net.c`, `io_recv`).
     fn feed_starved(&mut self) -> io::Result<()> {
+        // With a turn's worth of work at hand nothing more is fetched.
+        if self.waiting.len() >= self.limit {
+            return Ok(());
+        }
         let buffers = self.buffers.as_ref().map_or(0, ReceiveBuffers::lent);
         // With none at all, input is read by calls.
         let most = if buffers == 0 { usize::MAX } else { buffers.div_ceil(2) };
