@@ -18,7 +18,9 @@ pub struct DriverConfig {
     /// something happened, half because they had more to do than an earlier
     /// turn allowed. Smaller batches stay in the processor's cache.
     pub events_per_turn: usize,
-    /// Bytes that one connection may write in a row before others get their turn.
+    /// Bytes that one connection may write in a row before others get their turn. A
+    /// call that has begun is not cut short for it: memory goes as far as the socket's
+    /// send buffer has room.
     pub write_burst: u64,
     /// Connections that one listener may yield in a turn.
     pub accept_burst: usize,

@@ -95,7 +95,7 @@ pub trait Driver: fmt::Debug {
     /// Sends `payload` behind everything submitted before. What the socket
     /// takes at once is written before this returns or, by a backend that
     /// collects what is to be done, when [`Self::turn`] is called next.
-    /// Completions are delivered by `turn`.
+    /// Completions are delivered by `turn`, or by [`Self::deliver`].
     ///
     /// # Errors
     /// Gives the payload back if nothing of it will be sent.

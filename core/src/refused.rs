@@ -37,7 +37,7 @@ pub enum RefuseReason {
     /// It would be more than a connection can count in 64 bits, or a range that no
     /// file can have.
     TooLong,
-    /// No such connection: it is over, or belongs to another driver. A peer can end
+    /// No such connection: it is over. A peer can end
     /// one at any time, so this may come before [`Event::Closed`](crate::Event::Closed)
     /// does, which says why: it is no error of the server.
     UnknownConnection,

@@ -9,13 +9,14 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 /// Takes a driver's events, in order, each exactly once.
 ///
-/// A driver owns its sink and calls it only from [`Driver::turn`] and when the
-/// driver is dropped, never from inside a submission, so a sink may hold
-/// whatever the caller of `turn` does not. It should be quick and must not
-/// block. If it panics, the panic leaves `turn`; the event at hand is the
-/// sink's loss, all others are delivered by the next `turn`.
+/// A driver owns its sink and calls it only from [`Driver::turn`],
+/// [`Driver::deliver`], and when the driver is dropped, never from inside a
+/// submission, so a sink may hold whatever the caller of these does not. It
+/// should be quick and must not block. If it panics, the panic leaves the call;
+/// the event at hand is the sink's loss, all others are delivered by the next.
 ///
 /// [`Driver::turn`]: crate::Driver::turn
+/// [`Driver::deliver`]: crate::Driver::deliver
 pub trait CompletionSink {
     /// Takes one event.
     fn complete(&mut self, event: Event);

@@ -185,9 +185,13 @@ def stop(servers, master):
 
 
 def to_nginx(per_request):
+    return against(per_request, "nginx")
+
+
+def against(per_request, other):
     figures = {}
     for name, own in per_request.items():
-        ratios = sorted(a / b for a, b in zip(own, per_request["nginx"]))
+        ratios = sorted(a / b for a, b in zip(own, per_request[other]))
         figures[name] = {
             "us_per_request": round(statistics.median(own), 2),
             "ratio": round(statistics.median(ratios), 3),
