@@ -8,7 +8,7 @@ use crate::sys::poll;
 use crate::wire::Wire;
 use crate::{Case, Lack, Proof, Subject};
 use bytes::Bytes;
-use lastbyte::{AttachOptions, DriverConfig, Payload, Watch};
+use lastbyte::{AttachOptions, Driver, DriverConfig, Payload, Watch};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
@@ -30,6 +30,12 @@ pub(super) fn cases() -> Vec<Case> {
             "its descriptor and its deadline are all that another event loop needs",
             foreign_loop,
         ),
+        Case::new(
+            "C15-delivered-by-a-call",
+            "what a submission has brought about is delivered without a turn, and once",
+            delivered_by_a_call,
+        )
+        .over_each_transport(),
         Case::new(
             "C15-woken-from-another-thread",
             "a waker ends a wait, and one that came too soon is not lost",
@@ -85,7 +91,11 @@ fn moves(subject: &Subject) -> Result<Proof, Failure> {
 }
 
 fn foreign_loop(subject: &Subject) -> Result<Proof, Failure> {
-    let mut rig = Rig::new(subject)?;
+    turned_there(Rig::movable(subject)?, subject)?;
+    turned_there(Rig::new(subject)?, subject)
+}
+
+fn turned_there<D: Driver + ?Sized>(mut rig: Rig<D>, subject: &Subject) -> Result<Proof, Failure> {
     let (connection, peer) = rig.connect(subject, Wire::narrow_sender())?;
     if rig.driver().pollable().is_none() {
         let peer = reader(peer)?;
@@ -121,7 +131,10 @@ fn foreign_loop(subject: &Subject) -> Result<Proof, Failure> {
 
 /// Turns only when the descriptor is readable, the deadline has come, or the
 /// last turn said that there is more; never waits inside of a turn.
-fn foreign(rig: &mut Rig, done: impl Fn(&Rig) -> bool) -> Result<u32, Failure> {
+fn foreign<D: Driver + ?Sized>(
+    rig: &mut Rig<D>,
+    done: impl Fn(&Rig<D>) -> bool,
+) -> Result<u32, Failure> {
     let deadline = Instant::now() + PATIENCE;
     let mut turns = 0;
     let mut more = true;
@@ -139,7 +152,7 @@ fn foreign(rig: &mut Rig, done: impl Fn(&Rig) -> bool) -> Result<u32, Failure> {
     Ok(turns)
 }
 
-fn poll_once(rig: &mut Rig, most: Duration) -> Result<bool, Failure> {
+fn poll_once<D: Driver + ?Sized>(rig: &mut Rig<D>, most: Duration) -> Result<bool, Failure> {
     let now = rig.now();
     let wait = rig.driver().next_turn_by().map_or(most, |by| by.since(now).min(most));
     let Some(pollable) = rig.driver().pollable() else {
@@ -149,7 +162,11 @@ fn poll_once(rig: &mut Rig, most: Duration) -> Result<bool, Failure> {
 }
 
 fn woken_there(subject: &Subject) -> Result<Proof, Failure> {
-    let mut rig = Rig::new(subject)?;
+    told_of_wakes(Rig::movable(subject)?, subject)?;
+    told_of_wakes(Rig::new(subject)?, subject)
+}
+
+fn told_of_wakes<D: Driver + ?Sized>(mut rig: Rig<D>, subject: &Subject) -> Result<Proof, Failure> {
     if rig.driver().pollable().is_none() {
         let lack = Lack::of("a descriptor to poll: this backend has none");
         return Ok(Proof::substitute(lack, "it is woken where it waits, in a turn"));
@@ -159,9 +176,13 @@ fn woken_there(subject: &Subject) -> Result<Proof, Failure> {
     rig.driver().receive(connection)?;
     for nth in 1..=20 {
         // Until there is nothing to do.
-        while rig.driver().pollable().map(|fd| poll::readable(fd, Duration::ZERO)).transpose()?
-            == Some(true)
-        {
+        loop {
+            let is_readable = poll_once(&mut rig, Duration::ZERO)?;
+            let by = rig.driver().next_turn_by();
+            let is_due = by.is_some_and(|by| by <= rig.now());
+            if !is_readable && !is_due {
+                break;
+            }
             rig.turn(Duration::ZERO)?;
         }
         let waker = rig.driver().waker();
@@ -175,6 +196,26 @@ fn woken_there(subject: &Subject) -> Result<Proof, Failure> {
         ensure!(told, "wake-up {nth} was not told");
     }
     Ok(Proof::full())
+}
+
+fn delivered_by_a_call(subject: &Subject) -> Result<Proof, Failure> {
+    let mut rig = Rig::new(subject)?;
+    let (connection, peer) = rig.connect(subject, Wire::default())?;
+    let peer = reader(peer)?;
+    let (mut by_calls, mut by_turns) = (0, 0);
+    for _ in 0..200 {
+        rig.send(connection, 100, Watch::ALL)?;
+        let told = rig.driver().deliver();
+        let now = rig.now();
+        ensure!(rig.take_events(now) == told, "{told} events were said to be delivered");
+        by_calls += told;
+        ensure!(rig.driver().deliver() == 0, "delivered again");
+        by_turns += rig.turn(Duration::ZERO)?.delivered;
+    }
+    rig.settle()?;
+    close_and_compare(&mut rig, connection, peer)?;
+    // A ring begins nothing before a turn.
+    Ok(Proof::noting(format!("{by_calls} events by calls, {by_turns} by turns meanwhile")))
 }
 
 fn woken(subject: &Subject) -> Result<Proof, Failure> {

@@ -26,6 +26,7 @@ impl RingSelector {
             closing,
             waker,
             listens_to_waker,
+            wakes_once,
             woken,
             ..
         } = self;
@@ -38,9 +39,11 @@ impl RingSelector {
             };
             match in_flight.said(completion.name, said) {
                 Meaning::Nothing => {}
-                Meaning::Plain { purpose: Purpose::Wake, .. } => {
+                Meaning::Plain { purpose: Purpose::Wake, more, .. } => {
                     waker.clear();
-                    (*listens_to_waker, *woken) = (false, true);
+                    // Linux 5.13 is the first that polls repeatedly.
+                    *wakes_once |= completion.result == -libc::EINVAL;
+                    (*listens_to_waker, *woken) = (more, true);
                 }
                 Meaning::Plain { port, purpose, more } => {
                     told.plain(port, purpose, more, &completion);
