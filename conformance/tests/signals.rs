@@ -1,9 +1,11 @@
 //! Whatever ends the runner ends what it started.
 #![cfg(target_os = "linux")]
 
+mod fake_qemu;
+
+use fake_qemu::FakeQemu;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -46,35 +48,16 @@ fn who_ignores_a_signal_goes_on_ignoring_it() {
 
 #[test]
 fn guests_do_not_outlive_the_runner() {
-    let folder = tempfile::tempdir().unwrap();
-    let at = |name: &str| folder.path().join(name);
-    // Nothing but what the runner looks at: a QEMU that stays, the boot header of
-    // a kernel, and the header of a static program.
-    let qemu = "#!/bin/sh\ncase \"$*\" in\n--version) echo fake;;\n-netdev*) echo user;;\n\
-                *) exec sleep 1000;;\nesac\n";
-    fs::write(at("qemu-system-x86_64"), qemu).unwrap();
-    fs::set_permissions(at("qemu-system-x86_64"), fs::Permissions::from_mode(0o755)).unwrap();
-    let mut image = vec![0; 0x300];
-    image[0x202..0x206].copy_from_slice(b"HdrS");
-    image[0x210..0x213].copy_from_slice(b"1.2");
-    image[0x20e] = 0x10;
-    fs::write(at("vmlinuz"), image).unwrap();
-    let mut program = vec![0; 120];
-    program[..6].copy_from_slice(b"\x7fELF\x02\x01");
-    program[18] = 62;
-    fs::write(at("program"), program).unwrap();
-    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
+    let qemu = FakeQemu::new("exec sleep 1000");
     for signal in ["TERM", "INT", "HUP", "KILL"] {
-        let mut kernels = runner(&["kernels", "run", "--accel", "tcg", "--kernel"]);
-        kernels.arg(at("vmlinuz")).arg("--binary").arg(at("program")).env("PATH", &path);
-        kernels.env("TMPDIR", folder.path());
+        let mut kernels = qemu.kernels_run("tcg");
         let boots = |found: &[u32]| found.iter().any(|id| is_a_sleep(*id));
         let status = end_when(signal, &format!("kernels-{signal}"), &mut kernels, boots);
         if signal == "KILL" {
             assert_eq!(status.signal(), Some(9));
         } else {
             assert!(!status.success());
-            assert!(left_in(folder.path()).is_empty(), "{signal} leaves a folder behind");
+            assert!(left_in(qemu.folder()).is_empty(), "{signal} leaves a folder behind");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Whether the processor itself can run guests here.
 
-use super::boot::{Hardware, Prepared};
+use super::boot::{Booted, Hardware, Prepared};
+use super::channel::Ended;
 use super::machine::Accelerator;
 use crate::cli::output::note;
 use clap::ValueEnum;
@@ -36,16 +37,24 @@ pub(super) fn decide(
         }
     }
     let with_kvm = Hardware { accelerator: Accelerator::Kvm, ..hardware.clone() };
-    let broke = match trial() {
-        Ok(trial) => trial.boot(&with_kvm, interrupted, &|_| {}).broke,
-        Err(why) => Some(why),
-    };
-    match (broke, wanted) {
-        (None, _) => Ok(Accelerator::Kvm),
-        (Some(why), Wanted::Kvm) => Err(format!("KVM does not work here: {why}")),
-        (Some(why), _) => {
+    let said_hello =
+        trial().and_then(|trial| said_hello(trial.boot(&with_kvm, interrupted, &|_| {})));
+    match (said_hello, wanted) {
+        (Ok(()), _) => Ok(Accelerator::Kvm),
+        (Err(why), Wanted::Kvm) => Err(format!("KVM does not work here: {why}")),
+        (Err(why), _) => {
             note(&format!("conformance: software emulation, for KVM does not work here: {why}"));
             Ok(Accelerator::Tcg)
         }
+    }
+}
+
+/// Whether the kernel booted and the program on it ended well. It is not one
+/// that has a run to tell of, so `broke` says only why it did not.
+fn said_hello(booted: Booted) -> Result<(), String> {
+    match booted.ended {
+        Some(Ended::Exited(0)) => Ok(()),
+        Some(Ended::Exited(code)) => Err(format!("what it ran ended with exit code {code}")),
+        _ => Err(booted.broke.unwrap_or_else(|| "what it ran did not end".to_owned())),
     }
 }

@@ -62,6 +62,8 @@ pub(super) struct Booted {
     pub(super) output: Vec<String>,
     /// How the suite, or the other program, ended.
     pub(super) ended: Option<Ended>,
+    /// Frames that were damaged on the way: what they said is missing.
+    pub(super) damaged: usize,
 }
 
 impl Prepared {
@@ -190,6 +192,7 @@ impl Transcript {
             last_lines,
             output: self.output,
             ended: self.over,
+            damaged: self.damaged,
         }
     }
 
@@ -257,5 +260,23 @@ impl Transcript {
         }
         backends.into_iter().for_each(|backend| run.add(backend));
         Some(run)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::channel::{frame, hear};
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_counted() {
+        let mut transcript = Transcript::default();
+        let output = frame(&Message::Output { line: "12 ms".into() });
+        for line in [output.replace("12", "1"), frame(&Message::Over { why: Ended::Exited(0) })] {
+            transcript.take(hear(&line), &|_| {});
+        }
+        let booted = transcript.conclude(Stop::Off, Duration::ZERO, Path::new("none"));
+        assert_eq!((booted.damaged, booted.output.len()), (1, 0));
+        assert_eq!(booted.ended, Some(Ended::Exited(0)));
     }
 }

@@ -1,7 +1,7 @@
 //! `kernels exec`: another program on a kernel.
 
 use super::accelerator::{self, Wanted};
-use super::boot::{Hardware, Prepared, Shown};
+use super::boot::{Booted, Hardware, Prepared, Shown};
 use super::channel::Ended;
 use super::machine::{Accelerator, Network, Qemu};
 use super::program;
@@ -104,15 +104,42 @@ pub(super) fn run(options: &Options) -> Result<ExitCode, String> {
     for line in &booted.output {
         tell(line);
     }
+    let code = exit_code(&booted);
+    if !matches!(booted.ended, Some(Ended::Exited(_))) {
+        for line in &booted.last_lines {
+            note(&format!("| {line}"));
+        }
+    }
+    code.map(ExitCode::from)
+}
+
+/// The program's own, where all that it printed is here.
+fn exit_code(booted: &Booted) -> Result<u8, String> {
     match (&booted.ended, &booted.broke) {
-        (Some(Ended::Exited(code)), _) => {
-            Ok(u8::try_from(*code).map_or(ExitCode::FAILURE, ExitCode::from))
-        }
-        (_, broke) => {
-            for line in &booted.last_lines {
-                note(&format!("| {line}"));
-            }
-            Err(broke.clone().unwrap_or_else(|| "the program did not end".to_owned()))
-        }
+        // Whoever reads the output cannot see that some of it is missing.
+        (Some(Ended::Exited(code)), _) if booted.damaged > 0 => Err(format!(
+            "the program ended with exit code {code}, but {} of the lines that came from the \
+             guest were damaged on the way",
+            booted.damaged
+        )),
+        (Some(Ended::Exited(code)), _) => Ok(u8::try_from(*code).unwrap_or(1)),
+        (_, Some(broke)) => Err(broke.clone()),
+        (_, None) => Err("the program did not end".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_that_is_missing_is_not_success() {
+        let ended = Some(Ended::Exited(0));
+        let mut booted = Booted { ended, ..Booted::default() };
+        assert_eq!(exit_code(&booted), Ok(0));
+        booted.damaged = 2;
+        let why = exit_code(&booted).unwrap_err();
+        assert!(why.contains("2 of the lines") && why.contains("damaged"), "{why}");
+        assert_eq!(why.lines().count(), 1);
     }
 }
