@@ -5,7 +5,7 @@ pub(crate) mod html;
 pub(crate) mod markdown;
 pub(crate) mod together;
 
-use crate::results::{CapabilityResult, CaseResult, Found, KernelResult, Outcome};
+use crate::results::{CapabilityResult, CaseResult, Found, KernelResult, Outcome, Unavailable};
 use std::collections::BTreeMap;
 
 /// The contract's numbers, as cases begin with them, and their names.
@@ -72,13 +72,18 @@ impl Tables {
         }
     }
 
-    /// Every backend that a case was run on, or that could not be had.
+    /// Every backend that a case was run on, with its transport, or that could
+    /// not be had anywhere.
     pub(crate) fn backends(&self) -> Vec<&str> {
         let mut backends = Vec::new();
-        let runs = self.kernels.iter().filter_map(|kernel| kernel.run.as_ref());
-        for run in runs {
+        let runs = || self.kernels.iter().filter_map(|kernel| kernel.run.as_ref());
+        let is_tried = |lacking: &Unavailable| {
+            runs().flat_map(|run| &run.backends).any(|tried| lacking.is_about(&tried.backend))
+        };
+        for run in runs() {
             let known = run.backends.iter().map(|backend| &*backend.backend);
-            for name in known.chain(run.unavailable.iter().map(|u| &*u.backend)) {
+            let never = run.unavailable.iter().filter(|lacking| !is_tried(lacking));
+            for name in known.chain(never.map(|lacking| &*lacking.backend)) {
                 if !backends.contains(&name) {
                     backends.push(name);
                 }
@@ -142,8 +147,7 @@ pub(crate) fn on<'t>(kernel: &'t KernelResult, backend: &str) -> Result<&'t [Cas
     if let Some(found) = run.backends.iter().find(|found| found.backend == backend) {
         return Ok(&found.cases);
     }
-    let lacking = run.unavailable.iter().find(|lacking| lacking.backend == backend);
-    Err(lacking.map_or_else(broke, |lacking| &*lacking.why))
+    Err(run.why_unavailable(backend).unwrap_or_else(broke))
 }
 
 /// What the part of the contract that begins with `number` came to.

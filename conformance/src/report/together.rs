@@ -70,8 +70,7 @@ fn of_kernel(tables: &Tables, kernel: &KernelResult, empty: &mut usize) -> Strin
 
 /// Whether the kernel said that it cannot have this backend.
 fn is_unavailable(kernel: &KernelResult, contender: &str) -> bool {
-    let said = kernel.run.iter().flat_map(|run| &run.unavailable);
-    said.into_iter().any(|unavailable| unavailable.backend == contender)
+    kernel.run.as_ref().is_some_and(|run| run.why_unavailable(contender).is_some())
 }
 
 /// What is in a cell; what stands in for something is noted once.
@@ -98,7 +97,7 @@ fn cell(case: &CaseResult, notes: &mut Vec<String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::{Found, sample};
+    use crate::results::{BackendResult, Found, Run, Unavailable, sample};
 
     #[test]
     fn no_cell_is_left_empty_in_silence() {
@@ -128,5 +127,29 @@ mod tests {
         let (text, more) = write(&tables);
         assert_eq!(more, empty + C13_CELLS.len() * tables.backends().len(), "{text}");
         assert!(text.contains("**empty**: the kernel went down"), "{text}");
+    }
+
+    #[test]
+    fn a_backend_that_cannot_be_had_on_one_machine_is_no_gap() {
+        let mut run = sample();
+        let like = run.backends[0].cases[0].clone();
+        let case = |name: &&str| CaseResult { name: format!("C13-{name}"), ..like.clone() };
+        let cases: Vec<_> = C13_CELLS.iter().map(case).collect();
+        let labels = ["io_uring", "io_uring/user-tls", "io_uring/kernel-tls"];
+        run.backends = labels
+            .map(|label| BackendResult { backend: label.to_owned(), cases: cases.clone() })
+            .into();
+        let mut container = Run { kernel: "Linux 9.9".into(), backends: Vec::new(), ..run.clone() };
+        container.unavailable =
+            vec![Unavailable { backend: "io_uring".into(), why: "refused here".into() }];
+        let mut tables = Tables::default();
+        for run in [run, container] {
+            tables.add(Found::Run(run));
+        }
+        let (text, empty) = write(&tables);
+        assert_eq!(empty, 0, "{text}");
+        assert_eq!(tables.backends(), labels);
+        let told = text.matches("not run: refused here").count();
+        assert_eq!(told, labels.len() * C13_CELLS.len(), "{text}");
     }
 }

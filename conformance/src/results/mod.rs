@@ -50,6 +50,15 @@ pub(crate) struct Unavailable {
     pub(crate) why: String,
 }
 
+impl Unavailable {
+    /// Whether results that are named so would be this backend's, over whatever
+    /// transport: one that cannot be had is said once for all of them.
+    pub(crate) fn is_about(&self, label: &str) -> bool {
+        let rest = label.strip_prefix(&*self.backend);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+}
+
 /// A facility, and what the kernel said to it.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(crate) struct CapabilityResult {
@@ -94,6 +103,13 @@ impl Run {
             }
         }
         self.backends.push(backend);
+    }
+
+    /// Why there are no results that are named so; `None` if that is not because
+    /// the backend could not be had.
+    pub(crate) fn why_unavailable(&self, label: &str) -> Option<&str> {
+        let found = self.unavailable.iter().find(|unavailable| unavailable.is_about(label));
+        found.map(|unavailable| &*unavailable.why)
     }
 
     /// The release alone, as `uname -r` has it.
