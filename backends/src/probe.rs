@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 static FOUND: Mutex<BTreeMap<Facility, Support>> = Mutex::new(BTreeMap::new());
 
 /// What this kernel can do, except what `restrictions` switch off, which is not
-/// even tried. The first call takes some milliseconds.
+/// even tried, nor is what rests on it. The first call takes some milliseconds.
 #[must_use]
 pub fn report(restrictions: &Restrictions) -> Report {
     let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);

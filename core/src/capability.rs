@@ -121,6 +121,29 @@ impl Facility {
         }
     }
 
+    /// What it is nothing without: where one of these is switched off, so is it,
+    /// for to try it would be to use that.
+    #[must_use]
+    pub const fn rests_on(self) -> &'static [Self] {
+        match self {
+            Self::TimestampIdTcp => &[Self::Timestamps],
+            Self::TlsTransmit
+            | Self::TlsReceive
+            | Self::TlsRekey
+            | Self::TlsAes256
+            | Self::TlsChaCha20 => &[Self::KernelTls],
+            Self::TlsEndOfRecord | Self::TlsZeroCopyFiles => &[Self::KernelTls, Self::TlsTransmit],
+            Self::UringTaskrun | Self::UringAccept | Self::UringReceive | Self::UringSend => {
+                &[Self::IoUring]
+            }
+            Self::UringVectored => &[Self::IoUring, Self::UringSend],
+            Self::UringZeroCopy => &[Self::IoUring, Self::ZeroCopy],
+            Self::UringTimestamps => &[Self::IoUring, Self::Timestamps],
+            Self::UringFixedBuffers => &[Self::IoUring, Self::ZeroCopy, Self::UringZeroCopy],
+            _ => &[],
+        }
+    }
+
     /// What changes for the user where the facility is lacking.
     #[must_use]
     pub const fn effect_of_lack(self) -> &'static str {
@@ -209,7 +232,8 @@ pub enum Support {
         /// What was tried.
         what: &'static str,
     },
-    /// The operator switched it off; it was not tried.
+    /// The operator switched it off, or what it [rests on](Facility::rests_on);
+    /// it was not tried.
     Disabled,
 }
 

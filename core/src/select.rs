@@ -113,10 +113,12 @@ impl Restrictions {
         self
     }
 
-    /// Whether `facility` may be used.
+    /// Whether `facility` may be used: neither it nor what it
+    /// [rests on](Facility::rests_on) is switched off.
     #[must_use]
     pub fn allow(&self, facility: Facility) -> bool {
-        !self.disabled.contains(&facility)
+        let mut needed = facility.rests_on().iter().chain([&facility]);
+        needed.all(|needed| !self.disabled.contains(needed))
     }
 }
 
@@ -252,6 +254,28 @@ mod tests {
         let choice = Choice::Only(BackendKind::IoUring);
         let without = report(&[Facility::UringTimestamps]);
         assert_eq!(select(choice, ALL, &without), Ok(BackendKind::IoUring));
+    }
+
+    #[test]
+    fn what_rests_on_something_goes_with_it() {
+        let allowed = |off: Facility| {
+            let restrictions = Restrictions::none().without(off);
+            move |facility: &Facility| restrictions.allow(*facility)
+        };
+        for (off, prefix) in [(Facility::IoUring, "uring-"), (Facility::KernelTls, "tls-")] {
+            let all = Facility::ALL.into_iter();
+            let resting: Vec<_> = all.filter(|f| f.name().starts_with(prefix)).collect();
+            assert!(resting.len() > 5 && !resting.iter().any(allowed(off)), "{off}");
+        }
+        for facility in Facility::ALL {
+            for needed in facility.rests_on() {
+                assert!(!needed.rests_on().contains(&facility), "{facility} and {needed}");
+                // Complete as it is, for only these are looked at.
+                let further = needed.rests_on().iter();
+                assert!(further.clone().all(|f| facility.rests_on().contains(f)), "{facility}");
+            }
+        }
+        assert!(allowed(Facility::TlsReceive)(&Facility::TlsRekey), "for the other direction");
     }
 
     #[test]
