@@ -4,6 +4,7 @@
 //! once), C2 (order), C6 (plausible times) and C8 (evidence as announced).
 
 use crate::canary::Canary;
+use crate::subject::Directions;
 use lastbyte::{
     CloseOutcome, Completion, ConnectionId, Event, Evidence, Failure as Cause, ListenerId, Memory,
     Method, Moment, Payload, Reached, Received, ReceivedRecord, Socket, Stage, StageEvidence,
@@ -22,8 +23,8 @@ pub(crate) struct Record {
     pub(crate) acked_order: Vec<(ConnectionId, TransferId)>,
     /// Keep payloads that come back, instead of dropping them.
     pub(crate) keep_payloads: bool,
-    /// What every completion has to say of how it was sent.
-    transport: Transport,
+    /// What has to be spoken.
+    spoken: Directions,
     /// Whoever drops an event on purpose says so, and gaps are no longer wrong.
     pub(crate) events_may_be_missing: bool,
     violations: Vec<String>,
@@ -97,8 +98,8 @@ impl Told {
 }
 
 impl Record {
-    pub(crate) fn over(transport: Transport) -> Self {
-        Self { transport, ..Self::default() }
+    pub(crate) fn over(spoken: Directions) -> Self {
+        Self { spoken, ..Self::default() }
     }
 
     pub(crate) fn attached(&mut self, connection: ConnectionId, support: StageSupport) {
@@ -242,7 +243,7 @@ impl Record {
                 self.check_moment(connection, at, now);
             }
             Event::ReceivedRecord { connection, record, at }
-                if self.transport == Transport::Plain =>
+                if self.spoken.transmit == Transport::Plain =>
             {
                 self.check_moment(connection, at, now);
                 let Some(line) = self.open_line(connection, "received a record") else {
@@ -276,7 +277,7 @@ impl Record {
     /// What was agreed on has to be what the case wants, and is told once, before
     /// any input.
     fn established(&mut self, connection: ConnectionId, tls: &TlsEstablished) {
-        let expected = self.transport;
+        let expected = self.spoken;
         let Some(line) = self.open_line(connection, "established") else {
             return;
         };
@@ -285,8 +286,8 @@ impl Record {
         if !is_first {
             self.violations.push(format!("{connection}: a handshake done twice, or after input"));
         }
-        if (tls.transmit, tls.receive) != (expected, expected) {
-            self.violations.push(format!("{connection}: {expected} was to be spoken: {tls:?}"));
+        if (tls.transmit, tls.receive) != (expected.transmit, expected.receive) {
+            self.violations.push(format!("{connection}: {expected:?} was to come: {tls:?}"));
         }
     }
 
@@ -313,7 +314,7 @@ impl Record {
     fn complete(&mut self, completion: Completion, now: Time) {
         let Completion { connection, transfer, reached, at, evidence, method, transport, .. } =
             completion;
-        let is_tls = self.transport != Transport::Plain;
+        let is_tls = self.spoken.transmit != Transport::Plain;
         let missing = self.events_may_be_missing;
         let keep = self.keep_payloads;
         self.check_moment(connection, at, now);

@@ -17,7 +17,7 @@ pub struct Subject {
     backend: Arc<dyn Backend>,
     /// What was asked for, and what is spoken.
     asked: Transport,
-    transport: Transport,
+    spoken: Directions,
     /// What the transport lacks here; what is spoken then is user TLS.
     lack: Option<Lack>,
     /// The backend without TLS.
@@ -27,6 +27,19 @@ pub struct Subject {
     receive_buffer: Option<usize>,
     remote_peer: Option<SocketAddr>,
     bulk: u64,
+}
+
+/// What seals what is sent, and what opens what is received.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Directions {
+    pub(crate) transmit: Transport,
+    pub(crate) receive: Transport,
+}
+
+impl Directions {
+    pub(crate) const fn both(transport: Transport) -> Self {
+        Self { transmit: transport, receive: transport }
+    }
 }
 
 /// Enough to leave every buffer on the way many times over.
@@ -57,7 +70,7 @@ impl Subject {
         Self {
             inner: Arc::clone(&backend),
             asked: Transport::Plain,
-            transport: Transport::Plain,
+            spoken: Directions::both(Transport::Plain),
             lack: None,
             backend,
             restrictions,
@@ -121,7 +134,7 @@ impl Subject {
     pub fn over(&self, transport: Transport) -> Result<Self, OpenFailure> {
         let plain = Self {
             asked: transport,
-            transport: Transport::Plain,
+            spoken: Directions::both(Transport::Plain),
             lack: None,
             backend: Arc::clone(&self.inner),
             ..self.clone()
@@ -152,7 +165,17 @@ impl Subject {
         let terms = Terms { version: Some(known.version), cipher: Some(known.cipher) };
         let subject =
             self.speaking(Arc::new(known.clone()), terms, |options| options.offload = wish);
-        Self { transport: Transport::UserTls, ..subject }
+        Self { spoken: Directions::both(Transport::UserTls), ..subject }
+    }
+
+    /// By handshakes whose keys the case knows, which the kernel is given for both
+    /// directions or for none: for cases that refuse it a step.
+    pub(crate) fn knowing_whole(&self, known: &Known) -> Self {
+        let subject = self.knowing(known);
+        if subject.spoken == Directions::both(subject.transport()) {
+            return subject;
+        }
+        self.declined(known, OffloadWish::Never)
     }
 
     /// The same, with other options.
@@ -169,17 +192,20 @@ impl Subject {
         terms: Terms,
         adjust: impl FnOnce(&mut TlsOptions),
     ) -> Self {
-        let transport = self.spoken(terms);
+        let spoken = self.spoken(terms);
         let mut options = TlsOptions::default();
-        options.offload = match (self.asked, transport) {
-            (Transport::KernelTls, Transport::KernelTls) => OffloadWish::Require,
-            // Cannot be had; what comes of the wish is user TLS.
-            (Transport::KernelTls, _) => OffloadWish::Prefer,
+        options.offload = match (self.asked, spoken.transmit, spoken.receive) {
+            (Transport::KernelTls, Transport::KernelTls, Transport::KernelTls) => {
+                OffloadWish::Require
+            }
+            // Cannot be had, at least not both ways; what comes of the wish there
+            // is user TLS.
+            (Transport::KernelTls, ..) => OffloadWish::Prefer,
             _ => OffloadWish::Never,
         };
         adjust(&mut options);
         let backend = TlsBackend::new(Arc::clone(&self.inner), provider, options);
-        Self { backend: Arc::new(backend), transport, ..self.clone() }
+        Self { backend: Arc::new(backend), spoken, ..self.clone() }
     }
 
     /// For cases to which neither matters.
@@ -190,27 +216,44 @@ impl Subject {
     /// The protocol version for cases to which it does not matter: the newest,
     /// but for kernels that are not given that.
     pub(crate) fn version(&self) -> TlsVersion {
-        let newest = Terms { version: Some(TlsVersion::Tls13), cipher: None };
-        match (self.asked, self.spoken(newest)) {
-            (Transport::KernelTls, Transport::UserTls) if self.lack.is_none() => TlsVersion::Tls12,
-            _ => TlsVersion::Tls13,
+        let by_kernel = self.asked == Transport::KernelTls && self.lack.is_none();
+        if by_kernel && self.lacks(Facility::TlsRekey).is_some() {
+            TlsVersion::Tls12
+        } else {
+            TlsVersion::Tls13
         }
     }
 
     /// What connections with these terms have to be.
-    fn spoken(&self, terms: Terms) -> Transport {
+    fn spoken(&self, terms: Terms) -> Directions {
         if self.asked != Transport::KernelTls {
-            return self.asked;
+            return Directions::both(self.asked);
         }
-        match self.kernel_lacks(terms) {
+        let by = |lack: Option<Lack>| match lack {
             None => Transport::KernelTls,
             Some(_) => Transport::UserTls,
+        };
+        Directions {
+            transmit: by(self.lacks_to_transmit(terms)),
+            receive: by(self.lacks_to_receive(terms)),
         }
     }
 
-    /// Why the kernel is not given sessions of these terms.
-    pub(crate) fn kernel_lacks(&self, terms: Terms) -> Option<Lack> {
-        let for_all = [Facility::KernelTls, Facility::TlsTransmit, Facility::TlsReceive];
+    /// Why the kernel does not seal what is sent in sessions of these terms.
+    fn lacks_to_transmit(&self, terms: Terms) -> Option<Lack> {
+        // A call may return before TCP has the bytes, and only both accounts of
+        // the socket together tell when it has them.
+        let needed = [Facility::TlsTransmit, Facility::TcpInfo, Facility::OutQueue];
+        self.kernel_lacks(&needed, terms)
+    }
+
+    /// Why the kernel does not open what is received in them.
+    fn lacks_to_receive(&self, terms: Terms) -> Option<Lack> {
+        self.kernel_lacks(&[Facility::TlsReceive], terms)
+    }
+
+    /// The first of what is `needed` for kernel TLS with these terms and is lacking.
+    fn kernel_lacks(&self, needed: &[Facility], terms: Terms) -> Option<Lack> {
         // Its keys may have to be changed (RFC 8446, section 4.6.3).
         let version = (terms.version != Some(TlsVersion::Tls12)).then_some(Facility::TlsRekey);
         let cipher = match terms.cipher {
@@ -218,13 +261,21 @@ impl Subject {
             Some(TlsCipher::ChaCha20Poly1305) => Some(Facility::TlsChaCha20),
             _ => None,
         };
-        for_all.into_iter().chain(version).chain(cipher).find_map(|facility| self.lacks(facility))
+        let needed = [Facility::KernelTls].into_iter().chain(needed.iter().copied());
+        needed.chain(version).chain(cipher).find_map(|facility| self.lacks(facility))
     }
 
-    /// What is spoken on its connections.
+    /// What is spoken on its connections: kernel TLS only where it is that in both
+    /// directions.
     #[must_use]
     pub fn transport(&self) -> Transport {
-        self.transport
+        let Directions { transmit, receive } = self.spoken;
+        if transmit == receive { transmit } else { Transport::UserTls }
+    }
+
+    /// The same, of each direction.
+    pub(crate) fn directions(&self) -> Directions {
+        self.spoken
     }
 
     /// Why another transport is spoken than was asked for.
@@ -309,4 +360,75 @@ fn open_built_in(
     restrictions: &Restrictions,
 ) -> Result<Arc<dyn Backend>, OpenFailure> {
     lastbyte_backends::open(choice, restrictions).map_err(|error| OpenFailure(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lastbyte::{CompletionSink, Driver, DriverConfig, DriverError, Report};
+    use std::io::ErrorKind::Unsupported;
+
+    /// It says what it can do, and does nothing.
+    #[derive(Debug)]
+    struct Says(Report);
+
+    impl Backend for Says {
+        fn kind(&self) -> BackendKind {
+            BackendKind::Epoll
+        }
+
+        fn report(&self) -> &Report {
+            &self.0
+        }
+
+        fn driver(
+            &self,
+            _: &DriverConfig,
+            _: Box<dyn CompletionSink>,
+        ) -> Result<Box<dyn Driver>, DriverError> {
+            Err(DriverError::new("nothing", &Unsupported.into()))
+        }
+
+        fn movable_driver(
+            &self,
+            _: &DriverConfig,
+            _: Box<dyn CompletionSink + Send>,
+        ) -> Result<Box<dyn Driver + Send>, DriverError> {
+            Err(DriverError::new("nothing", &Unsupported.into()))
+        }
+    }
+
+    /// Kernel TLS on a kernel that has everything but this.
+    fn without(lacking: Facility) -> Subject {
+        let report = Report::new("test".into(), |facility| {
+            let what = "trying it";
+            let lack = Support::Lack { errno: Some(libc::EBUSY), what };
+            if facility == lacking { lack } else { Support::Have }
+        });
+        Subject::new(Arc::new(Says(report))).over(Transport::KernelTls).unwrap()
+    }
+
+    #[test]
+    fn each_direction_is_the_kernels_where_it_has_what_that_takes() {
+        use Transport::{KernelTls, UserTls};
+        for (lacking, transmit, receive) in [
+            (Facility::Sendfile, KernelTls, KernelTls),
+            (Facility::TcpInfo, UserTls, KernelTls),
+            (Facility::OutQueue, UserTls, KernelTls),
+            (Facility::TlsTransmit, UserTls, KernelTls),
+            (Facility::TlsReceive, KernelTls, UserTls),
+            (Facility::KernelTls, UserTls, UserTls),
+        ] {
+            let subject = without(lacking);
+            assert_eq!(subject.directions(), Directions { transmit, receive }, "{lacking}");
+            let both = transmit == KernelTls && receive == KernelTls;
+            assert_eq!(subject.transport() == KernelTls, both, "{lacking}");
+        }
+        // The usual version is one that is the kernel's.
+        assert_eq!(without(Facility::TlsRekey).version(), TlsVersion::Tls12);
+        assert_eq!(without(Facility::TcpInfo).version(), TlsVersion::Tls13);
+        let terms = Terms { version: None, cipher: Some(TlsCipher::ChaCha20Poly1305) };
+        let subject = without(Facility::TlsChaCha20).agreeing_to(terms).unwrap();
+        assert_eq!(subject.directions(), Directions::both(UserTls));
+    }
 }

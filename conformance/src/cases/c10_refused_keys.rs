@@ -74,7 +74,7 @@ fn refused_at_hand_over(subject: &Subject) -> Result<Proof, Failure> {
                 let subject = if hands_over {
                     subject.declined(&known(version), wish)
                 } else {
-                    subject.knowing(&known(version))
+                    subject.knowing_whole(&known(version))
                 };
                 in_a_thread(|| hand_over(&subject, version, step, then)).map_err(|failure| {
                     failure.while_doing(format!("{version:?}, {step:?} refused, {wish:?}"))
@@ -159,7 +159,7 @@ fn opened(known: &Known, mut wire: &[u8]) -> Result<(Vec<u8>, usize), Failure> {
 
 fn refused_at_rekey(subject: &Subject) -> Result<Proof, Failure> {
     let known = known(TlsVersion::Tls13);
-    let subject = subject.knowing(&known);
+    let subject = subject.knowing_whole(&known);
     for step in [KeyCall::SetTransmit, KeyCall::GetTransmit, KeyCall::SetReceive] {
         in_a_thread(|| rekey(&subject, &known, step))
             .map_err(|failure| failure.while_doing(format!("{step:?} refused")))?;

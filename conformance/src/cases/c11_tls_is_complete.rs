@@ -261,7 +261,7 @@ fn key_update_in_pieces(subject: &Subject) -> Result<Proof, Failure> {
         line.inputs > 0 || line.closed.is_some()
     })?;
     let line = rig.record.line(connection);
-    if subject.transport() == Transport::KernelTls
+    if subject.directions().receive == Transport::KernelTls
         && let Some(CloseOutcome::Failed(FailReason::Tls(reason))) = &line.closed
     {
         // The kernel wants the next key as soon as a KeyUpdate begins

@@ -178,7 +178,7 @@ fn violations(subject: &Subject) -> Result<Proof, Failure> {
     const TLS13: TlsVersion = TlsVersion::Tls13;
     let start = |version| join(subject, version, TlsCipher::Aes128Gcm);
     let known = Known::new(TLS13, TlsCipher::Aes128Gcm);
-    let by_kernel = subject.knowing(&known).transport() == Transport::KernelTls;
+    let by_kernel = subject.knowing(&known).directions().receive == Transport::KernelTls;
     // A kernel says less of what it does not open.
     let or_by_kernel = |alert, instead| if by_kernel { instead } else { alert };
     for version in VERSIONS {
@@ -251,7 +251,8 @@ fn violations(subject: &Subject) -> Result<Proof, Failure> {
 fn storms(subject: &Subject) -> Result<Proof, Failure> {
     const ALLOWED: usize = 32;
     let start = |version| join(subject, version, TlsCipher::Aes128Gcm);
-    let spoken = |version| subject.knowing(&Known::new(version, TlsCipher::Aes128Gcm)).transport();
+    let opened_by =
+        |version| subject.knowing(&Known::new(version, TlsCipher::Aes128Gcm)).directions().receive;
     let (mut rig, connection, mut peer) = start(TlsVersion::Tls13)?;
     for _ in 0..ALLOWED {
         peer.send(HANDSHAKE, &KEY_UPDATE_REQUESTED)?;
@@ -278,7 +279,7 @@ fn storms(subject: &Subject) -> Result<Proof, Failure> {
         for _ in 0..=ALLOWED {
             peer.send(DATA, b"")?;
         }
-        if spoken(version) == Transport::KernelTls {
+        if opened_by(version) == Transport::KernelTls {
             // The kernel opens and drops them, and nobody learns of it.
             peer.send(DATA, b"after that")?;
             receive(&mut rig, connection, 10)?;

@@ -357,7 +357,7 @@ fn much(subject: &Subject) -> Result<Proof, Failure> {
     ensure!(theirs == hash.finalize().to_vec(), "{sent} bytes arrived, and not those");
     expect_nothing_held(&mut rig)?;
     let counters = rig.driver().counters();
-    if subject.transport() == Transport::UserTls {
+    if subject.directions().transmit == Transport::UserTls {
         ensure!(most <= 1 << 20, "{most} bytes of ciphertext were held");
         ensure!(counters.sealed_bytes == sent, "{} bytes were sealed", counters.sealed_bytes);
     }

@@ -142,7 +142,7 @@ fn cell(subject: &Subject, kind: Kind, way: Way) -> Result<Proof, Failure> {
 
 /// Whether the payload itself is what the kernel is given.
 fn moves_payload(subject: &Subject) -> bool {
-    subject.transport() != Transport::UserTls
+    subject.directions().transmit != Transport::UserTls
 }
 
 fn no_sendfile(subject: &Subject) -> Option<Lack> {
@@ -155,6 +155,6 @@ fn no_zero_copy(subject: &Subject) -> Option<Lack> {
         Ok(()) => None,
         Err(error) => Some(Lack::refused("MSG_ZEROCOPY on a kernel TLS socket", &error)),
     };
-    let is_sealed = subject.transport() == Transport::KernelTls;
+    let is_sealed = subject.directions().transmit == Transport::KernelTls;
     subject.lacks(Facility::ZeroCopy).or_else(|| is_sealed.then(sealed_by_kernel).flatten())
 }
