@@ -1,5 +1,7 @@
 //! A named proof of one part of the contract, and what came of it.
 
+use crate::sessions::{Given, TurnedDown};
+use crate::subject::Directions;
 use crate::{Failure, Subject};
 use lastbyte::Transport;
 use std::fmt;
@@ -78,10 +80,16 @@ impl Case {
     /// # Errors
     /// If the contract is broken.
     pub fn prove(&self, subject: &Subject) -> Result<Proof, Failure> {
-        let proof = (self.run)(subject)?;
-        Ok(match subject.lack() {
-            Some(lack) => proof.in_place_of(lack.clone(), subject.transport()),
-            None => proof,
+        let subject = subject.for_a_case();
+        let proof = (self.run)(&subject)?;
+        if let Some(lack) = subject.lack() {
+            return Ok(proof.in_place_of(lack.clone(), subject.directions()));
+        }
+        // A version or a cipher may be lacking that this case is all about.
+        Ok(match subject.sessions().given() {
+            Given::All => proof,
+            Given::Some(turned_down, of, why) => proof.with_some(turned_down, of, &why),
+            Given::None(TurnedDown { lack, spoken }) => proof.in_place_of(lack, spoken),
         })
     }
 }
@@ -123,15 +131,26 @@ impl Proof {
         Self::Full { note: Some(note.into()) }
     }
 
-    /// The same, shown over `transport` because what was asked for is lacking.
-    fn in_place_of(self, lack: Lack, transport: Transport) -> Self {
+    /// The same, shown over what is `spoken` because what was asked for is lacking.
+    fn in_place_of(self, lack: Lack, spoken: Directions) -> Self {
         let verified = match self {
-            Self::Full { .. } => format!("the same over {transport}"),
+            Self::Full { .. } => format!("the same over {spoken}"),
             Self::Substitute { lack, verified } => {
-                format!("over {transport}, which lacks {lack}: {verified}")
+                format!("over {spoken}, which lacks {lack}: {verified}")
             }
         };
         Self::Substitute { lack, verified }
+    }
+
+    /// The same, where so many sessions were not what was asked for, `of` so many.
+    fn with_some(self, turned_down: usize, of: usize, why: &TurnedDown) -> Self {
+        let TurnedDown { lack, spoken } = why;
+        let remark = format!("{turned_down} of {of} sessions over {spoken}, for it lacks {lack}");
+        match self {
+            Self::Full { note: None } => Self::noting(remark),
+            Self::Full { note: Some(note) } => Self::noting(format!("{note}; {remark}")),
+            substitute @ Self::Substitute { .. } => substitute,
+        }
     }
 
     /// The substitute of what is lacking was shown to work.

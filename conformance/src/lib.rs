@@ -44,6 +44,7 @@ mod report;
 mod results;
 mod rig;
 mod run;
+mod sessions;
 mod subject;
 mod sys;
 mod tls;

@@ -4,7 +4,8 @@
 //! once), C2 (order), C6 (plausible times) and C8 (evidence as announced).
 
 use crate::canary::Canary;
-use crate::subject::Directions;
+use crate::sessions::{Sessions, TurnedDown};
+use crate::subject::{Directions, Subject};
 use lastbyte::{
     CloseOutcome, Completion, ConnectionId, Event, Evidence, Failure as Cause, ListenerId, Memory,
     Method, Moment, Payload, Reached, Received, ReceivedRecord, Socket, Stage, StageEvidence,
@@ -25,6 +26,9 @@ pub(crate) struct Record {
     pub(crate) keep_payloads: bool,
     /// What has to be spoken.
     spoken: Directions,
+    /// Where sessions are counted, and as what.
+    sessions: Sessions,
+    turned_down: Option<TurnedDown>,
     /// Whoever drops an event on purpose says so, and gaps are no longer wrong.
     pub(crate) events_may_be_missing: bool,
     violations: Vec<String>,
@@ -98,8 +102,13 @@ impl Told {
 }
 
 impl Record {
-    pub(crate) fn over(spoken: Directions) -> Self {
-        Self { spoken, ..Self::default() }
+    pub(crate) fn of(subject: &Subject) -> Self {
+        Self {
+            spoken: subject.directions(),
+            sessions: subject.sessions().clone(),
+            turned_down: subject.why_turned_down().cloned(),
+            ..Self::default()
+        }
     }
 
     pub(crate) fn attached(&mut self, connection: ConnectionId, support: StageSupport) {
@@ -278,6 +287,7 @@ impl Record {
     /// any input.
     fn established(&mut self, connection: ConnectionId, tls: &TlsEstablished) {
         let expected = self.spoken;
+        self.sessions.count(self.turned_down.as_ref());
         let Some(line) = self.open_line(connection, "established") else {
             return;
         };

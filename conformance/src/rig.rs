@@ -68,7 +68,7 @@ impl<D: Driver + ?Sized> Rig<D> {
             events: Some(events),
             positions: HashMap::new(),
             learns_of_fin: report.has(Facility::TcpInfo) || report.has(Facility::OutQueue),
-            record: Record::over(subject.directions()),
+            record: Record::of(subject),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The backend that is to be proved.
 
+use crate::sessions::{Sessions, TurnedDown};
 use crate::tls::{Known, Terms, provider};
 use crate::{Failure, Lack};
 use lastbyte::{
@@ -20,6 +21,10 @@ pub struct Subject {
     spoken: Directions,
     /// What the transport lacks here; what is spoken then is user TLS.
     lack: Option<Lack>,
+    /// Why the kernel is not given the sessions of these terms.
+    turned_down: Option<TurnedDown>,
+    /// Those of the case.
+    sessions: Sessions,
     /// The backend without TLS.
     inner: Arc<dyn Backend>,
     restrictions: Restrictions,
@@ -39,6 +44,17 @@ pub(crate) struct Directions {
 impl Directions {
     pub(crate) const fn both(transport: Transport) -> Self {
         Self { transmit: transport, receive: transport }
+    }
+}
+
+impl fmt::Display for Directions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { transmit, receive } = self;
+        if transmit == receive {
+            write!(f, "{transmit}")
+        } else {
+            write!(f, "{transmit} out and {receive} in")
+        }
     }
 }
 
@@ -72,6 +88,8 @@ impl Subject {
             asked: Transport::Plain,
             spoken: Directions::both(Transport::Plain),
             lack: None,
+            turned_down: None,
+            sessions: Sessions::default(),
             backend,
             restrictions,
             opener: None,
@@ -136,6 +154,7 @@ impl Subject {
             asked: transport,
             spoken: Directions::both(Transport::Plain),
             lack: None,
+            turned_down: None,
             backend: Arc::clone(&self.inner),
             ..self.clone()
         };
@@ -165,7 +184,9 @@ impl Subject {
         let terms = Terms { version: Some(known.version), cipher: Some(known.cipher) };
         let subject =
             self.speaking(Arc::new(known.clone()), terms, |options| options.offload = wish);
-        Self { spoken: Directions::both(Transport::UserTls), ..subject }
+        let spoken = Directions::both(Transport::UserTls);
+        let turned_down = subject.turned_down.clone().map(|why| TurnedDown { spoken, ..why });
+        Self { spoken, turned_down, ..subject }
     }
 
     /// By handshakes whose keys the case knows, which the kernel is given for both
@@ -205,7 +226,8 @@ impl Subject {
         };
         adjust(&mut options);
         let backend = TlsBackend::new(Arc::clone(&self.inner), provider, options);
-        Self { backend: Arc::new(backend), spoken, ..self.clone() }
+        let turned_down = self.turned_down(terms, spoken);
+        Self { backend: Arc::new(backend), spoken, turned_down, ..self.clone() }
     }
 
     /// For cases to which neither matters.
@@ -237,6 +259,16 @@ impl Subject {
             transmit: by(self.lacks_to_transmit(terms)),
             receive: by(self.lacks_to_receive(terms)),
         }
+    }
+
+    /// Why the kernel is not given sessions of these terms, or one direction of
+    /// them only; `None` where nobody asked for that.
+    fn turned_down(&self, terms: Terms, spoken: Directions) -> Option<TurnedDown> {
+        if self.asked != Transport::KernelTls {
+            return None;
+        }
+        let lack = self.lacks_to_transmit(terms).or_else(|| self.lacks_to_receive(terms))?;
+        Some(TurnedDown { lack, spoken })
     }
 
     /// Why the kernel does not seal what is sent in sessions of these terms.
@@ -276,6 +308,21 @@ impl Subject {
     /// The same, of each direction.
     pub(crate) fn directions(&self) -> Directions {
         self.spoken
+    }
+
+    /// The same, for a case whose sessions are counted from here on.
+    pub(crate) fn for_a_case(&self) -> Self {
+        Self { sessions: Sessions::default(), ..self.clone() }
+    }
+
+    /// The sessions of this case.
+    pub(crate) fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// Why those that are established with it are not the kernel's, as was asked.
+    pub(crate) fn why_turned_down(&self) -> Option<&TurnedDown> {
+        self.turned_down.as_ref()
     }
 
     /// Why another transport is spoken than was asked for.
@@ -430,5 +477,36 @@ mod tests {
         let terms = Terms { version: None, cipher: Some(TlsCipher::ChaCha20Poly1305) };
         let subject = without(Facility::TlsChaCha20).agreeing_to(terms).unwrap();
         assert_eq!(subject.directions(), Directions::both(UserTls));
+    }
+
+    /// What comes of a case on a kernel that does not change keys, if it has
+    /// sessions of these versions.
+    fn proof_of(versions: &'static [TlsVersion]) -> crate::Proof {
+        let case = crate::Case::new("C11-sessions", "", move |subject| {
+            for version in versions {
+                let terms = Terms { version: Some(*version), cipher: None };
+                let subject = subject.agreeing_to(terms)?;
+                subject.sessions().count(subject.why_turned_down());
+            }
+            Ok(crate::Proof::full())
+        });
+        let subject = without(Facility::TlsRekey);
+        // What one case has counted is not the next one's.
+        drop(case.prove(&subject));
+        case.prove(&subject).unwrap()
+    }
+
+    #[test]
+    fn what_the_kernel_was_not_given_is_not_shown_of_it() {
+        use TlsVersion::{Tls12, Tls13};
+        assert_eq!(proof_of(&[]), crate::Proof::full());
+        assert_eq!(proof_of(&[Tls12, Tls12]), crate::Proof::full());
+        let lack = Lack { what: "tls-rekey: trying it".into(), errno: Some(libc::EBUSY) };
+        let instead = crate::Proof::substitute(lack, "the same over user-tls");
+        assert_eq!(proof_of(&[Tls13]), instead);
+        let some = proof_of(&[Tls13, Tls12, Tls13]);
+        let crate::Proof::Full { note: Some(note) } = some else { panic!("{some:?}") };
+        assert!(note.starts_with("2 of 3 sessions over user-tls"), "{note}");
+        assert!(note.contains("tls-rekey"), "{note}");
     }
 }
