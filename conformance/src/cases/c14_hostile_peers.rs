@@ -4,7 +4,7 @@ use super::{acks_shown, close_and_compare, expect_nothing_held};
 use crate::failure::{Failure, ensure};
 use crate::peers::{End, Flooding, Puppet, Stalling, byte_at_a_time, half_closing, reader, reset};
 use crate::rig::{PATIENCE, Rig};
-use crate::sys::private_files;
+use crate::sys::{limits, private_files};
 use crate::wire::Wire;
 use crate::{Case, Lack, Proof, Subject, pattern};
 use lastbyte::{
@@ -512,6 +512,7 @@ fn no_descriptors(subject: &Subject) -> Result<Proof, Failure> {
     let (connection, old_peer) = rig.connect(subject, Wire::default())?;
     let old_peer = reader(old_peer)?;
     let waiting = TcpStream::connect(address)?;
+    limits::bound_descriptors()?;
     let mut hoard = Vec::new();
     while let Ok(file) = File::open("/dev/null") {
         hoard.push(file);

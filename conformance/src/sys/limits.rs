@@ -50,11 +50,28 @@ pub(crate) fn set_limit(resource: Resource, soft: u64) -> io::Result<()> {
     }
 }
 
-/// Raises the descriptor limit as far as it goes; says how far that is.
+/// Descriptors that are enough for all cases beside each other, and few enough
+/// to take them all: some systems allow a milliard, which no memory has room for.
+const ENOUGH: u64 = 16_384;
+
+/// Raises the descriptor limit to what is enough, or as far as it goes; says what
+/// it is then.
 pub(crate) fn raise_descriptors() -> io::Result<u64> {
-    let (_, hard) = limits(Resource::Descriptors)?;
-    set_limit(Resource::Descriptors, hard)?;
+    let (soft, _) = limits(Resource::Descriptors)?;
+    if soft < ENOUGH {
+        set_limit(Resource::Descriptors, ENOUGH)?;
+    }
     Ok(limits(Resource::Descriptors)?.0)
+}
+
+/// Lowers the descriptor limit to what is enough, for whoever is going to use it
+/// up. The cases beside it do not miss the rest, and none raises it again.
+pub(crate) fn bound_descriptors() -> io::Result<()> {
+    let (soft, _) = limits(Resource::Descriptors)?;
+    if soft > ENOUGH {
+        set_limit(Resource::Descriptors, ENOUGH)?;
+    }
+    Ok(())
 }
 
 /// Gives up the privilege to pin memory beyond the limit (`CAP_IPC_LOCK`), for
@@ -97,4 +114,18 @@ pub(crate) fn give_up_pinning() -> io::Result<()> {
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn give_up_pinning() -> io::Result<()> {
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_can_be_used_up() {
+        let (_, hard) = limits(Resource::Descriptors).unwrap();
+        set_limit(Resource::Descriptors, hard).unwrap();
+        bound_descriptors().unwrap();
+        let raised = raise_descriptors().unwrap();
+        assert_eq!(raised, hard.min(ENOUGH));
+    }
 }
