@@ -255,13 +255,15 @@ impl Connection {
                 waiting: VecDeque::new(),
             });
             self.ledger.kernel_seals(cipher.record_overhead(version));
-            // Neither way of zero copy exists here (`tls_sw_sendmsg`), and
-            // what a ring sends is not counted in time.
-            self.zero_copy = ZeroCopy::Unusable;
+            // What a ring sends is not counted in time.
             if let Some(native) = &mut self.native {
                 (native.completes.sends, native.completes.zero_copy_sends) = (false, false);
             }
         }
+        // Where the kernel seals, neither way of zero copy exists (`tls_sw_sendmsg`).
+        // And with either key a socket cannot be disconnected (`tls_disconnect`),
+        // so that nothing could have the kernel let go of what it was lent.
+        self.zero_copy = ZeroCopy::Unusable;
         if receive {
             let early = early_data;
             tls.receive =
