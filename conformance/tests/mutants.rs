@@ -37,6 +37,10 @@ enum Fault {
     WallWrong,
     /// Acked is dated a little early, and no error is admitted.
     TimeTooEarly,
+    /// Stamps are said to be exact, whatever clock they are from.
+    ErrorHidden,
+    /// A turn that may not wait waits a little.
+    WaitsThough,
     /// Everything is told to have been copied.
     MethodHidden,
     /// Connections close without a word.
@@ -152,6 +156,7 @@ impl<S: CompletionSink> Lying<S> {
                     ..completion.at
                 };
             }
+            (Fault::ErrorHidden, _) => completion.at.error = Duration::ZERO,
             (Fault::MethodHidden, _) => completion.method = lastbyte::Method::Copy,
             _ => {}
         }
@@ -180,6 +185,9 @@ struct LyingDriver {
 impl Driver for LyingDriver {
     fn turn(&mut self, wait: Option<Duration>) -> Result<Turn, DriverError> {
         self.told.store(0, Ordering::SeqCst);
+        if matches!(self.fault, Fault::WaitsThough) && wait == Some(Duration::ZERO) {
+            std::thread::sleep(Duration::from_millis(50));
+        }
         let turn = self.honest.turn(wait)?;
         Ok(Turn { delivered: self.told.load(Ordering::SeqCst), ..turn })
     }
@@ -312,6 +320,8 @@ caught! {
     wall_wrong_is_caught: WallWrong by "C06-wall": "is not between",
     time_too_early_is_caught: TimeTooEarly by "C03-acked-over-a-slow":
         "before the acknowledgement arrived",
+    error_hidden_is_caught: ErrorHidden by "C06-error": "without any error",
+    waits_though_is_caught: WaitsThough by "C15-a-turn-without": "may not wait takes",
     method_hidden_is_caught: MethodHidden by "C13-memory-zerocopy": "never moved as asked",
     closed_lost_is_caught: ClosedLost by "C12-close-of-an-idle": "hangs",
     finish_ignored_is_caught: FinishIgnored by "C12-finish-ends": "taken behind the end",

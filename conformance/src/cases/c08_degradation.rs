@@ -4,6 +4,7 @@ use super::close_and_compare;
 use crate::failure::{Failure, ensure};
 use crate::material::{Kind, Material};
 use crate::peers::reader;
+use crate::results::errno_text;
 use crate::rig::Rig;
 use crate::wire::Wire;
 use crate::{Case, Lack, Proof, Subject};
@@ -78,10 +79,22 @@ fn a_name_is_meant(subject: &Subject) -> Result<Proof, Failure> {
             Err(error) => {
                 let text = error.to_string();
                 ensure!(text.contains(kind.name()), "'{text}' does not name {kind}");
+                // A facility may be called as the backend is.
+                let why = text.replacen(kind.name(), "", 1);
+                let is_said = why.contains(needs.name()) || why.contains("build");
+                ensure!(is_said, "'{text}' does not say what {kind} lacks");
             }
         }
-        if let Ok(backend) = open(Choice::Only(kind), subject.restrictions()) {
-            ensure!(backend.kind() == kind, "asked for {kind}, got {}", backend.kind());
+        let support = subject.backend().report().support(needs);
+        match (open(Choice::Only(kind), subject.restrictions()), support) {
+            (Ok(backend), _) => {
+                ensure!(backend.kind() == kind, "asked for {kind}, got {}", backend.kind());
+            }
+            (Err(error), Support::Lack { errno: Some(errno), .. }) => {
+                let (text, answer) = (error.to_string(), errno_text(*errno));
+                ensure!(text.contains(&answer), "'{text}' does not say: {answer}");
+            }
+            (Err(_), _) => {}
         }
     }
     let fallback = open(Choice::Only(BackendKind::Fallback), &everything_off())?;
@@ -128,10 +141,17 @@ fn report_is_complete(subject: &Subject) -> Result<Proof, Failure> {
     for capability in report.capabilities() {
         if capability.support != Support::Have {
             let effect = capability.facility.effect_of_lack();
-            ensure!(text.contains(effect), "the effect of lacking {capability} is not said");
-        }
-        if let Support::Lack { what, .. } = &capability.support {
-            ensure!(!what.is_empty(), "what was tried is not said: {capability:?}");
+            let line = text
+                .lines()
+                .find(|line| line.split_whitespace().next() == Some(capability.facility.name()));
+            let line = line.unwrap_or_default();
+            ensure!(line.contains(effect), "the effect of lacking {capability} is not said");
+            if let Support::Lack { what, errno } = &capability.support {
+                ensure!(!what.is_empty(), "what was tried is not said: {capability:?}");
+                ensure!(line.contains(what), "{what} is not said: '{line}'");
+                let answer = errno.map(errno_text).unwrap_or_default();
+                ensure!(line.contains(&answer), "the kernel said {answer}, the report '{line}'");
+            }
         }
     }
     Ok(Proof::full())
