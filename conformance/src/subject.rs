@@ -378,6 +378,15 @@ impl Subject {
     /// Why this backend does not use `facility`; `None` if it has to.
     #[must_use]
     pub fn lacks(&self, facility: Facility) -> Option<Lack> {
+        // The kernel tells of the end of these by notices that can be lost, and
+        // only a look at the socket's account makes up for that.
+        let told = [Facility::Timestamps, Facility::ZeroCopy, Facility::Sendfile];
+        let look = || Some((self.lacks(Facility::TcpInfo)?, self.lacks(Facility::OutQueue)?));
+        let blind = || told.contains(&facility).then(look).flatten().map(|(lack, _)| lack);
+        self.lacks_itself(facility).or_else(blind)
+    }
+
+    fn lacks_itself(&self, facility: Facility) -> Option<Lack> {
         let portable = [Facility::TcpInfo, Facility::OutQueue].contains(&facility);
         match self.backend.report().support(facility) {
             Support::Have if self.backend.kind() == BackendKind::Fallback && !portable => Some(
@@ -477,6 +486,26 @@ mod tests {
         let terms = Terms { version: None, cipher: Some(TlsCipher::ChaCha20Poly1305) };
         let subject = without(Facility::TlsChaCha20).agreeing_to(terms).unwrap();
         assert_eq!(subject.directions(), Directions::both(UserTls));
+    }
+
+    #[test]
+    fn what_needs_a_look_is_lacking_without_any() {
+        let report = |lacking: &[Facility]| {
+            let lack = Support::Lack { errno: Some(libc::EPERM), what: "trying it" };
+            let support = |facility| {
+                if lacking.contains(&facility) { lack.clone() } else { Support::Have }
+            };
+            Subject::new(Arc::new(Says(Report::new("test".into(), support))))
+        };
+        let blind = report(&[Facility::TcpInfo, Facility::OutQueue]);
+        let one_eyed = report(&[Facility::TcpInfo]);
+        for facility in [Facility::ZeroCopy, Facility::Sendfile, Facility::Timestamps] {
+            let lack = blind.lacks(facility).unwrap();
+            assert_eq!(lack.errno, Some(libc::EPERM));
+            assert!(lack.what.contains("tcp-info"), "{lack}");
+            assert_eq!(one_eyed.lacks(facility), None);
+        }
+        assert_eq!(blind.lacks(Facility::Epoll), None);
     }
 
     /// What comes of a case on a kernel that does not change keys, if it has
