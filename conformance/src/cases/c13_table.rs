@@ -6,6 +6,7 @@ use crate::failure::{Failure, ensure};
 use crate::material::{Kind, Material};
 use crate::peers::reader;
 use crate::rig::Rig;
+use crate::subject::Directions;
 use crate::sys::tls_ulp;
 use crate::wire::Wire;
 use crate::{Case, Lack, Proof, Subject};
@@ -155,6 +156,13 @@ fn no_zero_copy(subject: &Subject) -> Option<Lack> {
         Ok(()) => None,
         Err(error) => Some(Lack::refused("MSG_ZEROCOPY on a kernel TLS socket", &error)),
     };
-    let is_sealed = subject.directions().transmit == Transport::KernelTls;
-    subject.lacks(Facility::ZeroCopy).or_else(|| is_sealed.then(sealed_by_kernel).flatten())
+    let Directions { transmit, receive } = subject.directions();
+    subject.lacks(Facility::ZeroCopy).or_else(|| match (transmit, receive) {
+        (Transport::KernelTls, _) => sealed_by_kernel(),
+        // Nothing could have the kernel let go of what it was lent.
+        (_, Transport::KernelTls) => Some(Lack::of(
+            "zero copy: a socket whose records the kernel opens cannot be disconnected",
+        )),
+        _ => None,
+    })
 }
