@@ -75,6 +75,12 @@ pub trait KeySchedule: fmt::Debug + Send {
     /// If there are none: in TLS 1.2.
     fn next_receive(&mut self) -> Result<TrafficKeys, String>;
 
+    /// Whether this side takes tickets at all. From one that does not (a server), a
+    /// ticket is refused before it is there: it may be 128 KiB long.
+    fn takes_tickets(&self) -> bool {
+        true
+    }
+
     /// Takes the content of a `NewSessionTicket` message.
     ///
     /// # Errors

@@ -231,29 +231,51 @@ impl Session {
 
     /// A record with a piece of handshake messages came.
     pub(super) fn handshake(&mut self, bytes: &[u8]) -> Result<(), Stop> {
+        // Nothing is kept of what is refused: more of it may come while the
+        // connection ends.
+        let mut message = std::mem::take(&mut self.message);
         if bytes.is_empty() {
             // RFC 8446, section 5.1.
             return Err(Violation::unexpected("a handshake record is empty").into());
         }
-        self.message.extend_from_slice(bytes);
-        while let Some(&[kind, a, b, c]) = self.message.first_chunk::<MESSAGE_HEADER>() {
+        message.extend_from_slice(bytes);
+        while let Some(&[kind, a, b, c]) = message.first_chunk::<MESSAGE_HEADER>() {
             let len = usize::try_from(u32::from_be_bytes([0, a, b, c])).unwrap_or(usize::MAX);
-            if len > MAX_MESSAGE {
-                return Err(Violation::new("a message is too long", TlsAlert::DECODE_ERROR).into());
-            }
+            self.admit(kind, len)?;
             let end = MESSAGE_HEADER + len;
-            if self.message.len() < end {
+            if message.len() < end {
                 break;
             }
-            let mut message = std::mem::take(&mut self.message);
             let is_last = message.len() == end;
             self.understand(kind, &message[MESSAGE_HEADER..end], is_last)?;
-            if !is_last {
-                message.drain(..end);
-                self.message = message;
-            }
+            message.drain(..end);
         }
-        self.idle()
+        self.idle()?;
+        // Between messages no memory is held.
+        if !message.is_empty() {
+            self.message = message;
+        }
+        Ok(())
+    }
+
+    /// Whether a message of this kind may come now, and be that long. It is asked
+    /// before the message is there, so that none is held in order to be refused.
+    fn admit(&self, kind: u8, len: usize) -> Result<(), Stop> {
+        let most = match (self.version, kind) {
+            (TlsVersion::Tls13, KEY_UPDATE) => 1,
+            (TlsVersion::Tls13, NEW_SESSION_TICKET) if self.schedule.takes_tickets() => MAX_MESSAGE,
+            // RFC 5746 makes a second handshake safe, but nothing here needs one.
+            // Once, as rustls has it.
+            (TlsVersion::Tls12, CLIENT_HELLO | HELLO_REQUEST) if self.renegotiations > 0 => {
+                return Err(Violation::unexpected("it insists on a new handshake").into());
+            }
+            (TlsVersion::Tls12, CLIENT_HELLO | HELLO_REQUEST) => MAX_MESSAGE,
+            _ => return Err(after_its_time()),
+        };
+        if len > most {
+            return Err(Violation::new("a message is too long", TlsAlert::DECODE_ERROR).into());
+        }
+        Ok(())
     }
 
     fn understand(&mut self, kind: u8, content: &[u8], is_last: bool) -> Result<(), Stop> {
@@ -264,16 +286,11 @@ impl Session {
                 .ticket(content)
                 .map_err(|_| Violation::unexpected("a session ticket is of no use").into()),
             (TlsVersion::Tls12, CLIENT_HELLO | HELLO_REQUEST) => {
-                // RFC 5746 makes a second handshake safe, but nothing here
-                // needs one. Once, as rustls has it.
                 self.renegotiations += 1;
-                if self.renegotiations > 1 {
-                    return Err(Violation::unexpected("it insists on a new handshake").into());
-                }
                 self.refusal_due = true;
                 Ok(())
             }
-            _ => Err(Violation::unexpected("a handshake message comes after its time").into()),
+            _ => Err(after_its_time()),
         }
     }
 
@@ -305,6 +322,12 @@ impl Session {
         Ok(())
     }
 
+    /// Payload may have come that was thrown away untold: what is idle is not so in a
+    /// row.
+    pub(super) fn payload_untold(&mut self) {
+        self.idle_records = 0;
+    }
+
     fn idle(&mut self) -> Result<(), Stop> {
         self.idle_records += 1;
         if self.idle_records > MAX_IDLE_RECORDS {
@@ -312,6 +335,10 @@ impl Session {
         }
         Ok(())
     }
+}
+
+fn after_its_time() -> Stop {
+    Violation::unexpected("a handshake message comes after its time").into()
 }
 
 fn no_key() -> TlsFailure {
@@ -344,5 +371,75 @@ impl Control {
             Self::KeyUpdate => &[KEY_UPDATE, 0, 0, 1, 0],
             Self::RefuseRenegotiation => &REFUSAL,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct NoKeys;
+
+    impl KeySchedule for NoKeys {
+        fn next_transmit(&mut self) -> Result<TrafficKeys, String> {
+            Err("there are none".to_owned())
+        }
+
+        fn next_receive(&mut self) -> Result<TrafficKeys, String> {
+            Err("there are none".to_owned())
+        }
+
+        fn takes_tickets(&self) -> bool {
+            false
+        }
+
+        fn ticket(&mut self, _: &[u8]) -> Result<(), String> {
+            Err("it is of no use".to_owned())
+        }
+    }
+
+    fn session(version: TlsVersion) -> Session {
+        let schedule = Box::new(NoKeys);
+        let (cipher, record_limit) = (TlsCipher::Aes128Gcm, u64::MAX);
+        Session::new(SessionTerms { version, cipher, record_limit, schedule }, None, None).unwrap()
+    }
+
+    /// A session is told of records after one that ended it, while the inner driver
+    /// ends the connection.
+    #[test]
+    fn what_was_refused_is_not_held_nor_added_to() {
+        let record = [0xFF; 1 << 14];
+        for (version, start) in [
+            (TlsVersion::Tls13, &[NEW_SESSION_TICKET, 0xFF, 0xFF, 0xFF][..]),
+            (TlsVersion::Tls13, &[NEW_SESSION_TICKET, 0, 0, 1, 0]),
+            (TlsVersion::Tls13, &[KEY_UPDATE, 0, 0, 1, 0]),
+            (TlsVersion::Tls13, &[0xFF, 0, 0xFF, 0xFF]),
+            (TlsVersion::Tls12, &[CLIENT_HELLO, 0xFF, 0xFF, 0xFF]),
+        ] {
+            let mut session = session(version);
+            assert!(session.handshake(start).is_err(), "{start:?}");
+            for n in 0..100 {
+                assert!(session.message.is_empty(), "{start:?}: {} held", session.message.len());
+                let _ = session.handshake(&record);
+                assert!(session.message.capacity() <= MAX_MESSAGE, "after {n} records");
+            }
+        }
+    }
+
+    /// Its length is told at once, and so is whether it will be taken.
+    #[test]
+    fn a_message_that_will_be_refused_is_not_waited_for() {
+        for (version, start) in [
+            (TlsVersion::Tls13, [NEW_SESSION_TICKET, 1, 0, 0]),
+            (TlsVersion::Tls13, [KEY_UPDATE, 0, 0xFF, 0]),
+            (TlsVersion::Tls13, [CLIENT_HELLO, 0, 0xFF, 0]),
+            (TlsVersion::Tls12, [NEW_SESSION_TICKET, 0, 0xFF, 0]),
+        ] {
+            assert!(session(version).handshake(&start).is_err(), "{version}: {start:?}");
+        }
+        let mut insistent = session(TlsVersion::Tls12);
+        assert_eq!(insistent.handshake(&[CLIENT_HELLO, 0, 0, 0]), Ok(()));
+        assert!(insistent.handshake(&[CLIENT_HELLO, 0, 0xFF, 0]).is_err());
     }
 }

@@ -3,10 +3,11 @@
 
 use lastbyte::{
     AttachOptions, Attached, Backend, BackendKind, Call, ClockMap, CloseOutcome, CompletionSink,
-    ConnectionId, Counters, Driver, DriverConfig, DriverError, Event, FailReason, Ledger,
-    LedgerLimits, Limit, ListenerId, Look, Method, Moment, Outbox, Part, Payload, Pool, Received,
-    RefuseReason, Refused, Report, Socket, StageEvidence, StageSupport, Support, Time, TransferId,
-    Turn, UnixTime, Wake, Watch, WireOffset,
+    ConnectionId, ControlRecord, Counters, Driver, DriverConfig, DriverError, Event, FailReason,
+    Ledger, LedgerLimits, Limit, ListenerId, Look, Method, Moment, OffloadError, OffloadOptions,
+    Offloaded, Outbox, Part, Payload, Pool, Received, ReceivedRecord, RefuseReason, Refused,
+    Report, Socket, StageEvidence, StageSupport, Support, Time, TlsSession, TrafficKeys,
+    TransferId, Transport, Turn, UnixTime, Wake, Watch, WireOffset,
 };
 use std::collections::VecDeque;
 use std::net::TcpListener;
@@ -52,6 +53,12 @@ pub(crate) struct Line {
     pub(crate) too_late: bool,
     is_closed: bool,
     pub(crate) max_unreleased: u64,
+    /// Take the record layer of both directions.
+    pub(crate) takes_records: bool,
+    /// What has come there that is no payload, and is still to be told.
+    pub(crate) records: VecDeque<ControlRecord>,
+    /// Keys for what the peer sends that were given later.
+    pub(crate) next_keys: u32,
 }
 
 impl Line {
@@ -331,8 +338,31 @@ impl Driver for ScriptedDriver {
         Ok(())
     }
 
+    fn offload_tls(
+        &mut self,
+        _: ConnectionId,
+        session: TlsSession,
+        _: OffloadOptions,
+    ) -> Result<Offloaded, OffloadError> {
+        if !self.script.line().takes_records {
+            let reason = RefuseReason::Unsupported { what: "it is not in the script" };
+            return Err(OffloadError::Refused(Refused::new(session, reason)));
+        }
+        let (transmit, receive) = (Transport::KernelTls, Transport::KernelTls);
+        Ok(Offloaded { transmit, receive, left: None })
+    }
+
+    fn update_receive_key(&mut self, _: ConnectionId, _: TrafficKeys) -> Result<(), RefuseReason> {
+        self.script.line().next_keys += 1;
+        Ok(())
+    }
+
     fn turn(&mut self, _: Option<Duration>) -> Result<Turn, DriverError> {
         let mut line = self.script.line();
+        while let Some(record) = line.records.pop_front() {
+            let (record, at) = (ReceivedRecord::Control(record), line.moment());
+            line.outbox.push(Event::ReceivedRecord { connection: ID, record, at });
+        }
         if line.wants_input
             && !line.is_closed
             && let Some(piece) = line.input.pop_front()

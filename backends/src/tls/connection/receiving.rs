@@ -115,7 +115,10 @@ impl Connection {
             let session = match &mut self.phase {
                 Phase::Open(session) => session,
                 _ => match &mut self.ending {
-                    Some(session) => session,
+                    Some(session) => {
+                        session.payload_untold();
+                        session
+                    }
                     None => return self.records.clear(),
                 },
             };
@@ -125,10 +128,14 @@ impl Connection {
                 // said.
                 drop(inner.update_receive_key(self.id, keys));
             }
-            if let (Err(stop), Phase::Open(_)) = (heeded, &self.phase) {
+            let Err(stop) = heeded else { continue };
+            if matches!(self.phase, Phase::Open(_)) {
                 self.records.clear();
                 return self.stop(stop, inner, cx);
             }
+            // It is being ended already. A peer that does not keep to TLS is heeded
+            // no longer.
+            self.ending = None;
         }
     }
 }

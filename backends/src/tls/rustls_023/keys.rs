@@ -14,16 +14,23 @@ pub(super) struct Schedule<D>(pub(super) KernelConnection<D>);
 
 /// What the two sides do differently.
 pub(super) trait Tickets: Send + Sized + 'static {
+    /// Whether there can be any.
+    const TAKES: bool;
+
     fn ticket(connection: &mut KernelConnection<Self>, message: &[u8]) -> Result<(), String>;
 }
 
 impl Tickets for ServerConnectionData {
+    const TAKES: bool = false;
+
     fn ticket(_: &mut KernelConnection<Self>, _: &[u8]) -> Result<(), String> {
         Err("a server takes no tickets".to_owned())
     }
 }
 
 impl Tickets for ClientConnectionData {
+    const TAKES: bool = true;
+
     fn ticket(connection: &mut KernelConnection<Self>, message: &[u8]) -> Result<(), String> {
         connection.handle_new_session_ticket(message).map_err(text)
     }
@@ -36,6 +43,10 @@ impl<D: Tickets> KeySchedule for Schedule<D> {
 
     fn next_receive(&mut self) -> Result<TrafficKeys, String> {
         keys(self.0.update_rx_secret().map_err(text)?)
+    }
+
+    fn takes_tickets(&self) -> bool {
+        D::TAKES
     }
 
     fn ticket(&mut self, message: &[u8]) -> Result<(), String> {
