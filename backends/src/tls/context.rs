@@ -41,6 +41,8 @@ pub(super) struct Context {
     pub(super) rekey_after: u64,
     pub(super) offload: OffloadTerms,
     pub(super) outbox: Outbox,
+    /// Somebody waits for the inner driver's memory: payload queues behind.
+    pub(super) room_is_claimed: bool,
     /// How often the outbox was delivered.
     pub(super) deliveries: u64,
     /// When the inner driver saw the newest input.
@@ -64,6 +66,7 @@ impl Context {
             rekey_after,
             offload,
             outbox: Outbox::default(),
+            room_is_claimed: false,
             deliveries: 0,
             heard: Moment::default(),
             clock: ClockMap::new(now, wall_clock(), now),

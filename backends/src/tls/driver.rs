@@ -60,8 +60,8 @@ struct Layer<K: CompletionSink> {
     connections: Vec<Option<Box<Connection>>>,
     /// Have to be looked after in this turn.
     touched: Vec<ConnectionId>,
-    /// Wait for the inner driver to have room.
-    stuck: Vec<ConnectionId>,
+    /// Wait for the inner driver to have room, in the order in which they came.
+    stuck: VecDeque<ConnectionId>,
     deadlines: BTreeSet<(Time, ConnectionId)>,
     cx: Context,
     sink: K,
@@ -82,7 +82,7 @@ impl<I: Inner, K: CompletionSink> TlsDriver<I, K> {
             incoming: VecDeque::new(),
             connections: Vec::new(),
             touched: Vec::new(),
-            stuck: Vec::new(),
+            stuck: VecDeque::new(),
             deadlines: BTreeSet::new(),
             cx,
             sink,
@@ -123,8 +123,11 @@ impl<K: CompletionSink> Layer<K> {
             }
             connection.armed = connection.deadline;
         }
-        if connection.is_stuck() && !std::mem::replace(&mut connection.is_waiting, true) {
-            self.stuck.push(id);
+        if connection.is_stuck() {
+            self.cx.room_is_claimed |= connection.lacks_shared_memory;
+            if !std::mem::replace(&mut connection.is_waiting, true) {
+                self.stuck.push_back(id);
+            }
         }
         Some(result)
     }
@@ -193,9 +196,11 @@ impl<K: CompletionSink> Layer<K> {
         }
     }
 
-    /// Looks after the connections of which something was heard, those that
-    /// wait for room, and those whose time is up.
+    /// Looks after the connections that wait for room, those of which something was
+    /// heard, and those whose time is up. Whoever has something with the inner driver is
+    /// heard of when there is room: they would take it ahead of those that wait.
     fn look_after(&mut self, inner: &mut dyn Driver) {
+        self.give_room(inner);
         let mut touched = std::mem::take(&mut self.touched);
         for id in touched.drain(..) {
             self.with(id, inner, |connection, inner, cx| {
@@ -204,12 +209,6 @@ impl<K: CompletionSink> Layer<K> {
             });
         }
         self.touched = touched;
-        for id in std::mem::take(&mut self.stuck) {
-            self.with(id, inner, |connection, inner, cx| {
-                connection.is_waiting = false;
-                connection.go_on(inner, cx);
-            });
-        }
         if self.deadlines.is_empty() {
             return;
         }
@@ -219,6 +218,28 @@ impl<K: CompletionSink> Layer<K> {
                 self.deadlines.remove(&(at, id));
             }
         }
+    }
+
+    /// Lets those that wait for room try again, in their order. Behind one for whom there
+    /// still is no memory the others need not try, nor must they: what is too little for
+    /// it may be enough for them, time and again.
+    fn give_room(&mut self, inner: &mut dyn Driver) {
+        let mut is_claimed = false;
+        for _ in 0..self.stuck.len() {
+            let Some(id) = self.stuck.pop_front() else { break };
+            self.cx.room_is_claimed = false;
+            let stays_first = self.with(id, inner, |connection, inner, cx| {
+                connection.is_waiting = false;
+                connection.try_again(inner, cx)
+            });
+            is_claimed |= self.cx.room_is_claimed;
+            if stays_first == Some(true) {
+                // It has just queued at the end.
+                self.stuck.rotate_right(1);
+                break;
+            }
+        }
+        self.cx.room_is_claimed = is_claimed;
     }
 
     fn deliver(&mut self) -> usize {

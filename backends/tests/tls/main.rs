@@ -16,6 +16,7 @@ mod ownership;
 mod property;
 mod records;
 mod scripted;
+mod sharing;
 #[cfg(feature = "tokio")]
 mod within;
 mod world;

@@ -84,7 +84,8 @@ impl Connection {
         {
             self.ending = Some(session);
         }
-        self.is_held_up = false;
+        // Nobody is to wait behind what will not be taken any more.
+        (self.stuck, self.is_held_up) = (None, false);
         self.deadline = None;
         self.input.clear();
         // Gone already if this fails.

@@ -74,8 +74,13 @@ pub(super) struct Connection {
     said_goodbye: bool,
     /// Sealed, but the inner driver has no room: before anything else.
     stuck: Option<(Payload, Watch)>,
-    /// A payload that the kernel is to seal waits for room.
+    /// A payload waits for room: the kernel is to seal it, or others wait longer.
     is_held_up: bool,
+    /// What it was refused last was memory of the inner driver's, which it shares
+    /// with all others.
+    pub(super) lacks_shared_memory: bool,
+    /// The inner driver took something of it.
+    has_handed_over: bool,
     /// Why it ends, where that was found out here.
     failure: Option<FailReason>,
     /// When something has to have happened.
@@ -117,6 +122,8 @@ impl Connection {
             said_goodbye: false,
             stuck: None,
             is_held_up: false,
+            lacks_shared_memory: false,
+            has_handed_over: false,
             failure: None,
             deadline: Some(by),
             armed: None,
@@ -268,6 +275,14 @@ impl Connection {
         self.end_with_keys(inner, cx);
         self.pump(inner, cx);
         self.read(inner, cx);
+    }
+
+    /// It is its turn to have room. Says whether it has to be first again, because all
+    /// of the inner driver's memory is still in use.
+    pub(super) fn try_again(&mut self, inner: &mut dyn Driver, cx: &mut Context) -> bool {
+        self.has_handed_over = false;
+        self.go_on(inner, cx);
+        self.is_stuck() && self.lacks_shared_memory && !self.has_handed_over
     }
 
     /// The deadline has passed.

@@ -6,8 +6,8 @@ use crate::tls::record::ContentType;
 use crate::tls::sealing::{self, SEGMENT_RECORDS};
 use crate::tls::session::{Control, Session, WARNING};
 use lastbyte::{
-    ConnectionId, ControlRecord, Driver, FailReason, Payload, RefuseReason, Refused, TlsAlert,
-    TlsFailure, TlsVersion, TransferId, Watch,
+    ConnectionId, ControlRecord, Driver, FailReason, Limit, Payload, RefuseReason, Refused,
+    TlsAlert, TlsFailure, TlsVersion, TransferId, Watch,
 };
 
 impl Connection {
@@ -15,9 +15,11 @@ impl Connection {
     /// connection, after the last of it if that is wanted.
     pub(super) fn pump(&mut self, inner: &mut dyn Driver, cx: &mut Context) {
         loop {
-            if !self.unstick(inner) {
+            // Who waits longer goes first.
+            if cx.room_is_claimed && self.stuck.is_some() || !self.unstick(inner) {
                 return;
             }
+            self.is_held_up = false;
             if self.is_sealed_by_kernel() {
                 match self.pump_kernel(inner, cx) {
                     Ok(true) => break,
@@ -50,6 +52,10 @@ impl Connection {
             }
             if self.transfers.is_all_sealed() {
                 break;
+            }
+            if cx.room_is_claimed {
+                self.is_held_up = true;
+                return;
             }
             if let Err(reason) = self.seal_some(room, inner, cx) {
                 return self.fail(reason, Some(TlsAlert::INTERNAL_ERROR), inner, cx);
@@ -97,16 +103,20 @@ impl Connection {
                 }
                 None => {}
             }
-            self.is_held_up = false;
+            self.is_held_up = cx.room_is_claimed && !self.transfers.is_all_sealed();
+            if self.is_held_up {
+                return Ok(false);
+            }
             let Some((payload, watch)) = self.transfers.hand_on(cx) else { return Ok(true) };
             match inner.submit(self.id, payload, watch) {
                 Ok(number) => {
+                    self.has_handed_over = true;
                     let own = self.transfers.handed_on();
                     self.forwarding.entered(own, number, watch);
                 }
                 Err(Refused { value, reason }) => {
                     self.transfers.take_back(value, cx);
-                    self.is_held_up = matches!(reason, RefuseReason::BackPressure { .. });
+                    self.is_held_up = self.waits_because_of(&reason);
                     if !self.is_held_up {
                         // The connection is over; the inner driver is about to
                         // say so.
@@ -193,13 +203,20 @@ impl Connection {
     pub(super) fn hand_over(&mut self, payload: Payload, watch: Watch, inner: &mut dyn Driver) {
         debug_assert!(self.stuck.is_none(), "something waits to be sent before this");
         match inner.submit(self.id, payload, watch) {
-            Ok(_) => {}
-            Err(refused) if matches!(refused.reason, RefuseReason::BackPressure { .. }) => {
+            Ok(_) => self.has_handed_over = true,
+            Err(refused) if self.waits_because_of(&refused.reason) => {
                 self.stuck = Some((refused.value, watch));
             }
             // The connection is over; the inner driver is about to say so.
             Err(_) => self.phase = Phase::Ending,
         }
+    }
+
+    /// Whether there will be room later, for what was refused because of `reason`.
+    fn waits_because_of(&mut self, reason: &RefuseReason) -> bool {
+        let RefuseReason::BackPressure { limit, .. } = reason else { return false };
+        self.lacks_shared_memory = *limit == Limit::DriverMemory;
+        true
     }
 
     /// Hands over what had to wait, and says whether nothing waits any more.
