@@ -21,7 +21,8 @@ pub(super) struct Sealed {
 }
 
 /// Seals what follows the first `offset` bytes of `payload`, into at most
-/// `records` records.
+/// `records` records. It fails only before the first of them: what is sealed has its
+/// number, and the peer cannot open what comes after it, as an alert does, without it.
 pub(super) fn seal(
     sealer: &mut Sealer,
     payload: &Payload,
@@ -33,26 +34,43 @@ pub(super) fn seal(
     let mut at = offset;
     while at < payload.len() && sealed.contents.len() < records {
         let room = records - sealed.contents.len();
-        match payload.remaining(at).next() {
-            Some(Part::File { range, offset, len }) if range.memory().is_none() => {
-                let is_last = len == payload.len() - at;
-                let contents = contents(len, is_last, room.min(SEGMENT_RECORDS));
-                if contents.len() > 1 {
-                    seal_file(sealer, (range, offset, len), &contents, pool, &mut sealed)?;
-                    at += contents.iter().map(|len| *len as u64).sum::<u64>();
-                    continue;
-                }
-            }
-            _ => {}
+        match seal_next(sealer, payload, at, room, pool, &mut sealed) {
+            Ok(content) => at += content,
+            Err(reason) if sealed.contents.is_empty() => return Err(reason),
+            // The next call meets it again.
+            Err(_) => break,
         }
-        let mut out = pool.take();
-        let (content, copied) = seal_record(sealer, payload, at, &mut out)?;
-        at += content;
-        sealed.copied += copied;
-        sealed.contents.push(content);
-        sealed.payload.push(out);
     }
     Ok(sealed)
+}
+
+/// Seals one record more, or several of a file, and says how much of the payload that
+/// was.
+fn seal_next(
+    sealer: &mut Sealer,
+    payload: &Payload,
+    at: u64,
+    room: usize,
+    pool: &Pool,
+    sealed: &mut Sealed,
+) -> Result<u64, FailReason> {
+    match payload.remaining(at).next() {
+        Some(Part::File { range, offset, len }) if range.memory().is_none() => {
+            let is_last = len == payload.len() - at;
+            let contents = contents(len, is_last, room.min(SEGMENT_RECORDS));
+            if contents.len() > 1 {
+                seal_file(sealer, (range, offset, len), &contents, pool, sealed)?;
+                return Ok(contents.iter().map(|len| *len as u64).sum());
+            }
+        }
+        _ => {}
+    }
+    let mut out = pool.take();
+    let (content, copied) = seal_record(sealer, payload, at, &mut out)?;
+    sealed.copied += copied;
+    sealed.contents.push(content);
+    sealed.payload.push(out);
+    Ok(content)
 }
 
 /// How `len` bytes are cut into records: as many as there may be, and a short

@@ -17,6 +17,7 @@ mod property;
 mod records;
 mod scripted;
 mod sharing;
+mod truncated;
 #[cfg(feature = "tokio")]
 mod within;
 mod world;

@@ -42,14 +42,16 @@ impl Connection {
             cx.outbox.counters.handshakes_failed += 1;
         }
         let is_in_order = self.unstick(inner);
+        let is_told = matches!(reason, FailReason::Tls(_)) || alert.is_some();
         if let (true, Some(alert)) = (is_in_order && !self.said_goodbye, alert) {
             // If it cannot be sealed, the peer learns of the end all the same.
             let _ = self.send_control(ContentType::Alert, &[FATAL, alert.code()], inner, cx);
         }
-        // What cannot be finished is reset, so that the peer can tell.
+        // What cannot be finished is reset, so that the peer can tell, unless an alert
+        // tells it: a reset would overtake that.
         match reason {
             FailReason::Tls(TlsFailure::HandshakeTimeout) => self.abort(inner),
-            FailReason::Tls(_) if self.stuck.is_none() => {
+            _ if is_told && self.stuck.is_none() => {
                 self.end(inner.now().after(LAST_WORDS), inner);
             }
             _ => self.abort(inner),
