@@ -47,7 +47,8 @@ pub struct TlsOptions {
     /// What [`Driver::attach`] makes of a connection. [`Driver::attach_tls`] says
     /// for each.
     pub attach_as: TlsRole,
-    /// Time in which a handshake has to be done.
+    /// Time in which a handshake has to be done, once there is a connection
+    /// ([`AttachOptions::stall_timeout`](lastbyte::AttachOptions) bounds connecting).
     pub handshake_timeout: Duration,
     /// Records after which the sending key is changed, if the cipher does not
     /// want that earlier (TLS 1.3; with TLS 1.2 the connection ends there).

@@ -48,7 +48,6 @@ pub(super) struct TlsDriver<I, K: CompletionSink> {
     inner: I,
     provider: Arc<dyn TlsProvider>,
     attach_as: TlsRole,
-    handshake_timeout: Duration,
     layer: Layer<K>,
 }
 
@@ -63,6 +62,7 @@ struct Layer<K: CompletionSink> {
     /// Wait for the inner driver to have room, in the order in which they came.
     stuck: VecDeque<ConnectionId>,
     deadlines: BTreeSet<(Time, ConnectionId)>,
+    handshake_timeout: Duration,
     cx: Context,
     sink: K,
 }
@@ -84,10 +84,11 @@ impl<I: Inner, K: CompletionSink> TlsDriver<I, K> {
             touched: Vec::new(),
             stuck: VecDeque::new(),
             deadlines: BTreeSet::new(),
+            handshake_timeout,
             cx,
             sink,
         };
-        Self { inner, provider, attach_as, handshake_timeout, layer }
+        Self { inner, provider, attach_as, layer }
     }
 
     /// Lets `act` work on a TLS connection, then tidies up after it. `None` if
@@ -159,7 +160,8 @@ impl<K: CompletionSink> Layer<K> {
     fn handle(&mut self, event: Event) {
         let id = match &event {
             Event::Transfer(completion) => completion.connection,
-            Event::Received { connection, .. }
+            Event::Connected { connection, .. }
+            | Event::Received { connection, .. }
             | Event::ReceivedRecord { connection, .. }
             | Event::KeyUpdateDue { connection }
             | Event::Closed { connection, .. } => *connection,
@@ -169,6 +171,10 @@ impl<K: CompletionSink> Layer<K> {
             return self.cx.outbox.push(event);
         };
         match event {
+            Event::Connected { at, .. } => {
+                connection.connected(at.monotonic.after(self.handshake_timeout));
+                self.cx.outbox.push(event);
+            }
             Event::Transfer(completion) => connection.completed(completion, &mut self.cx),
             Event::Received { received, at, .. } => {
                 self.cx.heard = at;
@@ -299,9 +305,11 @@ impl<I: Inner, K: CompletionSink> Driver for TlsDriver<I, K> {
         let mut below = options.clone();
         // A transfer is several below, and there are some that are none here.
         below.max_transfers = options.max_transfers.saturating_mul(4).saturating_add(64);
+        let is_connecting = socket.is_connecting();
         let attached = inner.attach(socket, &below)?;
         let id = attached.connection;
-        let by = inner.now().after(self.handshake_timeout);
+        // Connecting has a time of its own, which the inner driver keeps.
+        let by = (!is_connecting).then(|| inner.now().after(self.layer.handshake_timeout));
         self.layer.insert(Connection::new(id, handshake, options, wish, by));
         self.with(id, Connection::start);
         Ok(attached)

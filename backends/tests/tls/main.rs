@@ -3,6 +3,7 @@
 #![cfg(all(target_os = "linux", not(lastbyte_portable)))]
 
 mod certificates;
+mod connecting;
 mod ending;
 mod failing;
 #[cfg(feature = "tokio")]

@@ -94,12 +94,14 @@ pub(super) struct Connection {
 }
 
 impl Connection {
+    /// A connection whose handshake has to be done `by` then, if that is known: not
+    /// before it is [`connected`](Self::connected).
     pub(super) fn new(
         id: ConnectionId,
         handshake: Box<dyn Handshake>,
         options: &AttachOptions,
         wish: OffloadWish,
-        by: Time,
+        by: Option<Time>,
     ) -> Self {
         Self {
             id,
@@ -125,7 +127,7 @@ impl Connection {
             lacks_shared_memory: false,
             has_handed_over: false,
             failure: None,
-            deadline: Some(by),
+            deadline: by,
             armed: None,
             is_touched: false,
             is_waiting: false,
@@ -137,6 +139,13 @@ impl Connection {
         self.reads_exactly = self.wish != OffloadWish::Never && cx.offload.receives;
         self.step(&mut [], inner, cx);
         self.go_on(inner, cx);
+    }
+
+    /// It was attached while it was connecting, and is connected now.
+    pub(super) fn connected(&mut self, by: Time) {
+        if self.is_shaking_hands() {
+            self.deadline = Some(self.deadline.map_or(by, |old| old.min(by)));
+        }
     }
 
     pub(super) fn id(&self) -> ConnectionId {
