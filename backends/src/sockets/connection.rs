@@ -220,7 +220,7 @@ impl Connection {
     /// Does what the socket is ready for. `now` may say what the time is.
     pub(super) fn go_on(&mut self, now: Option<Moment>, cx: &mut Context) {
         let has_input = self.has_input();
-        if has_input || self.input_ended {
+        if self.may_answer() {
             self.read(now, cx);
         }
         if self.writable && self.has_output() {

@@ -500,6 +500,8 @@ impl Connection {
             Ok(()) => {
                 if let Some(receive) = self.receiving() {
                     receive.awaits_key = false;
+                    // Somebody may have asked for input before there was a key for it.
+                    receive.unopened.take_if(|errno| *errno == tls_ulp::NEEDS_KEY);
                 }
                 self.readable = true;
                 self.go_on(None, cx);
@@ -565,8 +567,8 @@ impl Connection {
     }
 
     /// The record that the kernel does not open, if it has come to one.
-    pub(super) fn unopened(&mut self) -> Option<ReceivedRecord> {
-        let errno = self.receiving()?.unopened?;
+    pub(super) fn unopened(&self) -> Option<ReceivedRecord> {
+        let errno = self.kernel_tls.as_ref()?.receive.as_ref()?.unopened?;
         Some(ReceivedRecord::Unopened { errno })
     }
 }

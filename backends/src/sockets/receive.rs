@@ -40,10 +40,15 @@ impl Connection {
             return Ok(());
         }
         (self.wants_input, self.read_limit) = (true, limit);
-        if self.has_input() || self.input_ended {
+        if self.may_answer() {
             self.do_again(cx);
         }
         Ok(())
+    }
+
+    /// Whether there may be an answer to a user who asks for input.
+    pub(super) fn may_answer(&self) -> bool {
+        self.has_input() || self.input_ended || self.unopened().is_some()
     }
 
     /// Whether input may have been taken out of the socket that nobody asked

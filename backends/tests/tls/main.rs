@@ -12,6 +12,7 @@ mod handshakes;
 mod hostile;
 mod interop;
 mod kernel;
+mod key_expired;
 mod key_limit;
 mod ownership;
 mod property;
