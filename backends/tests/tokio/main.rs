@@ -429,7 +429,7 @@ fn a_panic_of_memory_that_a_call_drops_ends_nothing_else() {
         let mut transfer = connection.send(b"alive".as_slice().into(), Watch::ACKED).unwrap();
         let mut got = [0; 5];
         peer.read_exact(&mut got).unwrap();
-        transfer.acked().await.unwrap();
+        drop(transfer.acked().await.unwrap());
     });
 }
 
