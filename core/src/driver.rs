@@ -227,7 +227,9 @@ pub trait Driver: fmt::Debug {
     /// Sends what was accepted, ends the stream, waits for the peer to
     /// acknowledge both, and then for the peer to close, reading and discarding
     /// its input so that no reset cuts off what it has not read yet. After
-    /// `within` the connection is reset instead.
+    /// `within` the connection is reset instead, whatever progress its peer makes;
+    /// of one that makes none
+    /// [`AttachOptions::stall_timeout`](crate::AttachOptions::stall_timeout) takes care.
     ///
     /// # Errors
     /// If there is no such connection.

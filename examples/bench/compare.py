@@ -78,7 +78,7 @@ class Server:
         self.name, self.pid, self.port, self.path, self.process = name, pid, port, path, process
 
     def cpu_ns(self):
-        """CPU time of every thread of the server, of threads that have ended too."""
+        """CPU time of every thread of the server; none of them ends while it is measured."""
         with open(f"/proc/{self.pid}/stat") as file:
             fields = file.read().rsplit(")", 1)[1].split()
         ticks = int(fields[11]) + int(fields[12])

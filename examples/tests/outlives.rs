@@ -7,7 +7,7 @@ mod each_backend;
 mod harness;
 
 use each_backend::site;
-use harness::{Client, Server, generated, wait_for};
+use harness::{Client, Server, generated, serve, wait_for};
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
@@ -27,6 +27,7 @@ on_each_backend! {
     a_low_limit_on_descriptors_is_raised
     connections_beyond_the_limit_wait
     no_thread_learns_late_of_a_free_place
+    readers_that_do_not_read_take_no_memory_from_others
 }
 
 fn slow_requests_time_out(backend: &str) {
@@ -270,4 +271,26 @@ fn no_thread_learns_late_of_a_free_place(backend: &str) {
     // A thread that waits until it looks by itself needs a hundred times as long.
     let compared: Vec<_> = (0..3).map(|_| (took("1"), took("2"))).collect();
     assert!(compared.iter().any(|(one, two)| *two < 10 * *one), "{compared:?}");
+}
+
+/// Where generated bodies are ordinary memory, one response counted all of a thread's.
+fn readers_that_do_not_read_take_no_memory_from_others(backend: &str) {
+    let site = site();
+    let mut command = serve();
+    command.args(["--listen", "127.0.0.1:0", "--log", "json", "--threads", "1"]);
+    command.args(["--backend", backend, "--dir"]).arg(site.path());
+    let server = Server::from(command.env("LASTBYTE_DISABLE", "sealed-memory"));
+    assert_eq!(server.get("/1024mb").status, 404);
+    let idle: Vec<_> = (0..8)
+        .map(|_| {
+            let mut client = server.connect();
+            // More than its share, and more than a thread's in all.
+            (0..16).for_each(|_| client.get("/16mb"));
+            client
+        })
+        .collect();
+    for path in ["/10", "/a.txt", "/metrics"] {
+        assert_eq!(server.get(path).status, 200, "{path}");
+    }
+    drop(idle);
 }

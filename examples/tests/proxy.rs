@@ -112,6 +112,30 @@ fn what_one_does_not_read_the_other_cannot_send() {
 }
 
 /// What was cut off must not look complete.
+/// Both have ended, and the proxy's kernel has everything: closing had ten seconds.
+#[test]
+fn a_slow_reader_gets_everything() {
+    const MUCH: usize = 3_000_000;
+    let (address, serving) = upstream(|mut server| {
+        server.read_to_end(&mut Vec::new()).unwrap();
+        server.write_all(&vec![7; MUCH]).unwrap();
+    });
+    let Some(proxy) = Proxy::start("epoll", address) else { return };
+    let mut client = proxy.connect();
+    client.write_all(b"all of it").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let (mut piece, mut got) = (vec![0; 24 << 10], 0);
+    loop {
+        match client.read(&mut piece).unwrap() {
+            0 => break,
+            len => got += len,
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    assert_eq!(got, MUCH);
+    serving.join().unwrap();
+}
+
 #[test]
 fn a_reset_is_passed_on_as_one() {
     for backend in BACKENDS {

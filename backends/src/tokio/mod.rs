@@ -66,7 +66,8 @@
 //!         server.abort();
 //!         return Err(error);
 //!     }
-//!     let within = Duration::from_secs(10);
+//!     // However slowly they read: whoever stops is given up by `stall_timeout`.
+//!     let within = Duration::from_secs(24 * 3600);
 //!     let (client, server) = tokio::join!(client.close(within), server.close(within));
 //!     Ok([client, server])
 //! }

@@ -80,6 +80,9 @@ pub fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
     };
+    // A load of some hundred connections to several servers takes more descriptors than
+    // many shells allow. What is not allowed shows when it is needed.
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
     let done = match &cli.action {
         Action::Txtime(options) => txtime::run(options),
         Action::Stamps(options) => stamps::run(options),

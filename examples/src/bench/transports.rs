@@ -18,18 +18,16 @@ pub fn over(plain: Arc<dyn Backend>, config: &Config) -> Result<Arc<dyn Backend>
             _ => Err("TLS needs a certificate".to_owned()),
         };
     };
-    let provider = Rustls::new()
-        .with_server(
-            credentials.certificate.as_bytes(),
-            credentials.key.as_bytes(),
-            &TlsTerms::default(),
-        )
-        .map_err(|error| error.to_string())?;
-    let mut options = TlsOptions::default();
+    let (mut terms, mut options) = (TlsTerms::default(), TlsOptions::default());
     if config.transport == Transport::KernelTls {
-        // Whatever is measured under its name is that.
+        // Whatever is measured under its name is that: TLS 1.2 where the kernel cannot
+        // change keys.
+        terms = TlsTerms::in_kernel(&*plain).map_err(|why| format!("kernel-tls: {why}"))?;
         options.offload = OffloadWish::Require;
     }
+    let provider = Rustls::new()
+        .with_server(credentials.certificate.as_bytes(), credentials.key.as_bytes(), &terms)
+        .map_err(|error| error.to_string())?;
     Ok(Arc::new(TlsBackend::new(plain, Arc::new(provider), options)))
 }
 

@@ -16,6 +16,10 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::time::Duration;
 
+/// Longer than anybody takes: a peer that reads gets everything, however slowly, and one
+/// that does not is given up by the connection's `stall_timeout`.
+const CLOSE_WITHIN: Duration = Duration::from_secs(24 * 3600);
+
 fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -128,8 +132,8 @@ impl Proxy {
         }
         side.ended = true;
         if self.sides.get(&to).is_some_and(|other| other.ended) {
-            driver.close(from, Duration::from_secs(10))?;
-            return driver.close(to, Duration::from_secs(10));
+            driver.close(from, CLOSE_WITHIN)?;
+            return driver.close(to, CLOSE_WITHIN);
         }
         driver.finish(to)
     }

@@ -30,7 +30,7 @@ pub const MAX_OPEN: usize = 256;
 const MAX_KEY: usize = 512;
 /// Longest file that is kept in memory: head and body then leave in one call,
 /// which costs less than opening the way for `sendfile`.
-const MAX_IN_MEMORY: u64 = 16 << 10;
+pub(super) const MAX_IN_MEMORY: u64 = 16 << 10;
 
 /// Something that can be sent.
 #[derive(Debug)]
@@ -200,7 +200,8 @@ impl Cache {
     fn instead(&self, path: &SafePath, error: &io::Error) -> Result<Found, Status> {
         let status = status_of(error);
         let len = path.single_name().and_then(generated::len_of);
-        let Some(len) = len.filter(|_| status == Status::NOT_FOUND) else {
+        let is_made = |len: &u64| status == Status::NOT_FOUND && *len <= self.block.max_len();
+        let Some(len) = len.filter(is_made) else {
             return Err(status);
         };
         let etag = format!("\"generated-{len:x}\"").into();

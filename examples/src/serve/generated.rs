@@ -7,6 +7,9 @@ use std::sync::Arc;
 
 /// Longest generated body.
 pub const MAX_LEN: u64 = 1 << 30;
+/// The same where the block is in ordinary memory, of which each response counts all
+/// that it refers to: one must not take what a thread may have for all.
+pub const MAX_LEN_IN_MEMORY: u64 = 16 << 20;
 /// Length of the block, which is that of a huge page; longer bodies repeat it.
 pub const BLOCK_LEN: u64 = 2 << 20;
 
@@ -20,6 +23,15 @@ pub enum Block {
 }
 
 impl Block {
+    /// Longest body that is made of it.
+    #[must_use]
+    pub fn max_len(&self) -> u64 {
+        match self {
+            Self::File(_) => MAX_LEN,
+            Self::Memory(_) => MAX_LEN_IN_MEMORY,
+        }
+    }
+
     /// Adds `len` bytes of a generated body from `offset` on.
     pub fn append(&self, payload: &mut Payload, mut offset: u64, mut len: u64) {
         while len > 0 {

@@ -2,7 +2,7 @@
 
 use super::complain::complain;
 use super::connection::{Connection, Service};
-use super::files::Cache;
+use super::files::{Cache, MAX_IN_MEMORY};
 use super::generated::Block;
 use super::log::Log;
 use super::metrics::Metrics;
@@ -20,6 +20,11 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
+
+/// Payload memory that one connection may have unreleased beyond one response, so that
+/// those who do not read leave enough for the others: two of the files that are kept in
+/// memory.
+const SHARE: u64 = 2 * (MAX_IN_MEMORY + 1024);
 
 /// How long clients that have acknowledged everything have to close when the
 /// server ends.
@@ -115,6 +120,8 @@ impl Worker {
         if let Some(threshold) = options.zero_copy_threshold {
             config.zero_copy_threshold = threshold;
         }
+        let connections = config.max_connections as u64;
+        config.max_memory = config.max_memory.max(connections.saturating_mul(SHARE));
         let queue = EventQueue::default();
         let mut driver = shared.backend.driver(&config, Box::new(queue.sink()))?;
         let listening = driver.listen(listener).map_err(|refused| DriverError {
@@ -127,6 +134,7 @@ impl Worker {
         let files = Cache::new(shared.root.clone(), shared.block.clone());
         let mut attach = AttachOptions::default();
         attach.stall_timeout = Some(options.idle_timeout);
+        attach.max_memory = SHARE;
         let shortest = options.idle_timeout.min(options.request_timeout);
         let sweep_every = SWEEP.min(shortest / 4).max(Duration::from_millis(20));
         let now = moment(driver.now());

@@ -158,6 +158,11 @@ impl Loader for Remote {
 
     fn run(&mut self, group: usize, size: u64, time: Duration) -> Result<Load, String> {
         let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        // The answer comes when all of that is over.
+        let within = Some(PATIENCE.saturating_add(time));
+        self.control
+            .set_read_timeout(within)
+            .map_err(|error| format!("the peer at {}: {error}", self.address))?;
         match self.ask(&Command::Run { group, size, millis })? {
             Reply::Load(load) => Ok(load),
             _ => Err(self.surprised()),
