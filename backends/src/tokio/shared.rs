@@ -110,7 +110,11 @@ impl Turned {
     pub(super) fn hand_on(&mut self) -> Vec<Completion> {
         let Self { driver, events, heard, inboxes, .. } = self;
         events.take(heard);
-        let unwanted = heard.drain(..).filter_map(|event| inboxes.take(event)).collect();
+        let mut unwanted = Vec::new();
+        // What a panic of somebody's waker leaves is for the next time.
+        while let Some(event) = heard.pop_front() {
+            unwanted.extend(inboxes.take(event));
+        }
         inboxes.tell_waiting(&**driver);
         unwanted
     }

@@ -96,8 +96,8 @@ fn turn(
     inboxes.listeners.try_again(&mut **driver);
     let next = match turn {
         Ok(turn) => {
-            let has_more = turn.more || failing.ended(turn.delivered > 0);
-            let turn = Turn { more: has_more, ..turn };
+            let has_to_show = failing.ended(turn.delivered > 0);
+            let turn = Turn { more: turn.more || has_to_show, ..turn };
             next(turn, turned, turner, watched, alarm)
         }
         Err(error) => {

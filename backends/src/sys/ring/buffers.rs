@@ -27,8 +27,9 @@ pub(crate) struct ReceiveBuffers {
     tail: u16,
 }
 
-/// Half the events that a turn yields by default.
-const TIGHT: usize = 32;
+/// Fewer buffers than these are not worth queueing for: that many sockets are served in
+/// a turn that could serve dozens.
+const TIGHT: usize = 8;
 
 impl ReceiveBuffers {
     /// Registers `count` buffers of `pool`, rounded up to a power of two, or
@@ -94,8 +95,8 @@ impl ReceiveBuffers {
         self.empty.len() > self.lent.len() / 2
     }
 
-    /// Whether even all of them serve less than the events of a turn, so that they
-    /// would be fought over all the time.
+    /// Whether they are so few that a queue for them would take longer than reading
+    /// when asked.
     pub(crate) fn are_tight(&self) -> bool {
         self.most < TIGHT
     }
