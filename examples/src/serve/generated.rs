@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 /// Longest generated body.
 pub const MAX_LEN: u64 = 1 << 30;
-/// The same where the block is in ordinary memory, of which each response counts all
-/// that it refers to: one must not take what a thread may have for all.
-pub const MAX_LEN_IN_MEMORY: u64 = 16 << 20;
 /// Length of the block, which is that of a huge page; longer bodies repeat it.
 pub const BLOCK_LEN: u64 = 2 << 20;
+/// The longest where the block is in ordinary memory, of which each response counts all
+/// that it refers to, as often as it does: a few must not take what a thread may have
+/// for all.
+pub const MAX_LEN_IN_MEMORY: u64 = BLOCK_LEN;
 
 /// The block, shared by all threads.
 #[derive(Clone, Debug)]
