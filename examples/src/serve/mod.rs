@@ -40,6 +40,7 @@ use path::Root;
 use places::Places;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZero;
 use std::process::ExitCode;
@@ -351,14 +352,21 @@ fn open_backend(options: &Options) -> Result<Arc<dyn Backend>, String> {
     tls::over(plain, options)
 }
 
-/// What generated bodies are made of: a sealed memory file if there is one, so
-/// that they are sent without being copied.
+/// What generated bodies are made of: a sealed memory file if there is one, or else one
+/// that nobody else has a name for, so that they are sent without being copied and
+/// count as no memory.
 fn block(backend: &dyn Backend) -> Block {
     let content = generated::content();
     if backend.report().has(Facility::SealedMemory)
         && let Ok(memory) = SealedMemory::new(&content)
     {
         let file: Arc<dyn FileSource> = Arc::new(memory);
+        return Block::File(file);
+    }
+    if let Ok(mut file) = tempfile::tempfile()
+        && file.write_all(&content).is_ok()
+    {
+        let file: Arc<dyn FileSource> = Arc::new(file);
         return Block::File(file);
     }
     Block::Memory(content.into())
