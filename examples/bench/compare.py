@@ -264,6 +264,29 @@ def table(results):
     return "\n".join(lines)
 
 
+def tell(results, rendered, options, **more):
+    """Prints what was measured, where, and how, and writes it as JSON if that is wished for."""
+    about = {
+        "date": time.strftime("%Y-%m-%d"),
+        "kernel": platform.release(),
+        "cpus": os.cpu_count(),
+        "cpu": next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if "model name" in l), "?"),
+        "congestion_control": open("/proc/sys/net/ipv4/tcp_congestion_control").read().strip(),
+        "h2load": output("h2load", "--version"),
+        "rustc": output("rustc", "--version"),
+        "commit": output("git", "-C", ROOT, "rev-parse", "--short", "HEAD"),
+        "rounds": options.rounds,
+        "seconds": options.seconds,
+        **more,
+    }
+    print(json.dumps(about, indent=1))
+    print(rendered)
+    if options.out:
+        with open(options.out, "w") as file:
+            json.dump({"about": about, "results": results}, file, indent=1)
+            file.write("\n")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
@@ -288,26 +311,7 @@ def main():
                         options.backend.split(","), options.bare,
                     )
                 )
-    about = {
-        "date": time.strftime("%Y-%m-%d"),
-        "kernel": platform.release(),
-        "cpus": os.cpu_count(),
-        "cpu": next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if "model name" in l), "?"),
-        "congestion_control": open("/proc/sys/net/ipv4/tcp_congestion_control").read().strip(),
-        "nginx": output("nginx", "-v"),
-        "h2load": output("h2load", "--version"),
-        "rustc": output("rustc", "--version"),
-        "commit": output("git", "-C", ROOT, "rev-parse", "--short", "HEAD"),
-        "rounds": options.rounds,
-        "seconds": options.seconds,
-        "backend": options.backend,
-    }
-    print(json.dumps(about, indent=1))
-    print(table(results))
-    if options.out:
-        with open(options.out, "w") as file:
-            json.dump({"about": about, "results": results}, file, indent=1)
-            file.write("\n")
+    tell(results, table(results), options, nginx=output("nginx", "-v"), backend=options.backend)
 
 
 if __name__ == "__main__":

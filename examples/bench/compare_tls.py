@@ -11,9 +11,7 @@ made by `openssl s_time`.
 """
 
 import argparse
-import json
 import os
-import platform
 import re
 import subprocess
 import sys
@@ -165,26 +163,8 @@ def main():
             results.append(
                 measure("handshakes", 1, 0, 1.11, variants, handshakes, directory, options)
             )
-    about = {
-        "date": time.strftime("%Y-%m-%d"),
-        "kernel": platform.release(),
-        "cpus": os.cpu_count(),
-        "cpu": next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if "model name" in l), "?"),
-        "nginx": output("nginx", "-v"),
-        "openssl": output("openssl", "version"),
-        "h2load": output("h2load", "--version"),
-        "rustc": output("rustc", "--version"),
-        "commit": output("git", "-C", compare.ROOT, "rev-parse", "--short", "HEAD"),
-        "rounds": options.rounds,
-        "seconds": options.seconds,
-        "backend": options.backend,
-    }
-    print(json.dumps(about, indent=1))
-    print(table(results))
-    if options.out:
-        with open(options.out, "w") as file:
-            json.dump({"about": about, "results": results}, file, indent=1)
-            file.write("\n")
+    more = {"nginx": output("nginx", "-v"), "openssl": output("openssl", "version")}
+    compare.tell(results, table(results), options, backend=options.backend, **more)
 
 
 if __name__ == "__main__":

@@ -9,15 +9,13 @@ One core for the server, which has a runtime of one thread, the other for the lo
 """
 
 import argparse
-import json
 import os
-import platform
 import subprocess
 import sys
 import time
 
 import compare
-from compare import Server, fail, output
+from compare import Server, fail
 
 # bytes, connections
 WORKLOADS = [(4 << 10, 100), (16 << 10, 10), (128 << 10, 10)]
@@ -74,22 +72,7 @@ def main():
     if not os.path.exists(BINARY):
         fail(f"build it first: cargo build --release --manifest-path {MANIFEST}")
     results = [measure(*load, options.rounds, options.seconds) for load in WORKLOADS]
-    about = {
-        "date": time.strftime("%Y-%m-%d"),
-        "kernel": platform.release(),
-        "cpus": os.cpu_count(),
-        "h2load": output("h2load", "--version"),
-        "rustc": output("rustc", "--version"),
-        "commit": output("git", "-C", compare.ROOT, "rev-parse", "--short", "HEAD"),
-        "rounds": options.rounds,
-        "seconds": options.seconds,
-    }
-    print(json.dumps(about, indent=1))
-    print(table(results))
-    if options.out:
-        with open(options.out, "w") as file:
-            json.dump({"about": about, "results": results}, file, indent=1)
-            file.write("\n")
+    compare.tell(results, table(results), options)
 
 
 if __name__ == "__main__":

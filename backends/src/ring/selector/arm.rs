@@ -23,9 +23,9 @@ impl RingSelector {
 
     fn try_start_wanted(&mut self) -> io::Result<()> {
         if !self.listens_to_waker {
-            let (fd, repeatedly) = (self.waker.as_raw_fd(), !self.wakes_once);
+            let fd = self.waker.as_raw_fd();
             self.start(NOWHERE, Purpose::Wake, |ring, name| {
-                ring.poll(fd, Interest::Input, repeatedly, name)
+                ring.poll(fd, Interest::Input, false, name)
             })?;
             self.listens_to_waker = true;
         }

@@ -63,7 +63,6 @@ pub(crate) struct RingSelector {
     sent_registered: u64,
     waker: Arc<EventWaker>,
     listens_to_waker: bool,
-    wakes_once: bool,
     /// Turns since the ring was last entered, none of which waits.
     idle_turns: u32,
     /// The kernel would not start what is wanted, for now.
@@ -125,7 +124,6 @@ impl RingSelector {
             sent_registered: 0,
             waker: Arc::new(EventWaker::new()?),
             listens_to_waker: false,
-            wakes_once: false,
             idle_turns: 0,
             is_refused: false,
             woken: false,

@@ -26,7 +26,6 @@ impl RingSelector {
             closing,
             waker,
             listens_to_waker,
-            wakes_once,
             woken,
             ..
         } = self;
@@ -39,11 +38,9 @@ impl RingSelector {
             };
             match in_flight.said(completion.name, said) {
                 Meaning::Nothing => {}
-                Meaning::Plain { purpose: Purpose::Wake, more, .. } => {
+                Meaning::Plain { purpose: Purpose::Wake, .. } => {
                     waker.clear();
-                    // Linux 5.13 is the first that polls repeatedly.
-                    *wakes_once |= completion.result == -libc::EINVAL;
-                    (*listens_to_waker, *woken) = (more, true);
+                    (*listens_to_waker, *woken) = (false, true);
                 }
                 Meaning::Plain { port, purpose, more } => {
                     told.plain(port, purpose, more, &completion);
