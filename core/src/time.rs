@@ -85,6 +85,9 @@ const SLEW_PPM: u64 = 1_000;
 /// Scheduling noise between the reads of a sample that its width does not show.
 const SAMPLE_SLACK: u64 = 50_000;
 
+/// How long the wall clock is taken to go as it went.
+const SAME_WALL_CLOCK: Duration = Duration::from_millis(100);
+
 /// Brings the kernel's transmit stamps, which are wall-clock time
 /// (`include/linux/skbuff.h`, `__net_timestamp`), to the monotonic clock.
 ///
@@ -123,10 +126,12 @@ impl ClockMap {
         (self.offset, self.error, self.sampled) = (offset, error, after);
     }
 
-    /// How old the last sample is.
+    /// Whether the last sample is so old that another is due also where there are no
+    /// stamps to be converted: somebody may have set the wall clock, or had the machine
+    /// sleep.
     #[must_use]
-    pub const fn age(&self, now: Time) -> Duration {
-        now.since(self.sampled)
+    pub fn is_old(&self, now: Time) -> bool {
+        now.since(self.sampled) >= SAME_WALL_CLOCK
     }
 
     /// A monotonic reading, with the wall time beside it.

@@ -8,15 +8,10 @@ use crate::sys::ring::SendMemory;
 use lastbyte::{ClockMap, DriverConfig, Moment, Outbox, Pool, Time, ZeroCopyPolicy};
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::time::Duration;
 
 /// Bytes of a file that are read at once: large enough that the two calls cost
 /// little beside the copying, small enough to stay in the cache between them.
 const PIECE: usize = 64 << 10;
-
-/// How long the wall clock is taken to go as it went. Somebody may set it, or have
-/// the machine sleep, where no stamps ask for a comparison in each turn.
-const SAME_WALL_CLOCK: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 pub(super) struct Context {
@@ -86,10 +81,9 @@ impl Context {
 
     pub(super) fn now(&mut self) -> Moment {
         let now = self.time();
-        if self.clock.age(now) < SAME_WALL_CLOCK {
-            return self.clock.moment(now);
+        if self.clock.is_old(now) {
+            self.compare_clocks();
         }
-        self.compare_clocks();
         self.clock.moment(self.recent())
     }
 
@@ -129,7 +123,7 @@ impl Context {
 mod tests {
     use super::*;
     use lastbyte::{BackendKind, Report, Support, UnixTime};
-    use std::time::SystemTime;
+    use std::time::{Duration, SystemTime};
 
     /// Without stamps nothing else compares the clocks.
     #[test]

@@ -4,15 +4,11 @@ use super::record::{MAX_CONTENT, MAX_SEALED};
 use lastbyte::{
     ClockMap, Driver, DriverConfig, Facility, Moment, OffloadWish, Outbox, Pool, Time, UnixTime,
 };
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 /// Buffers that are kept for the next records: as many as a few connections
 /// have in flight.
 const KEPT: usize = 256;
-
-/// How long the wall clock is taken to go as it went: somebody may set it, or have
-/// the machine sleep.
-const SAME_WALL_CLOCK: Duration = Duration::from_millis(100);
 
 /// What becomes of record layers after the handshake.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +71,7 @@ impl Context {
 
     pub(super) fn now(&mut self, inner: &(impl Driver + ?Sized)) -> Moment {
         let now = inner.now();
-        if self.clock.age(now) >= SAME_WALL_CLOCK {
+        if self.clock.is_old(now) {
             self.clock.sample(now, wall_clock(), now);
         }
         self.clock.moment(now)

@@ -7,8 +7,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// Reading both clocks and entering a time with the runtime costs about as much as
-/// the rest of an idle turn, and the time mostly stays what it was.
+/// Both clocks are read, and a time is entered with the runtime, only when the time is
+/// another one than before, which it mostly is not.
 pub(super) struct Alarm {
     /// A time of the driver's, and when that is.
     by: Option<(Time, Instant)>,

@@ -42,7 +42,7 @@ pub(super) struct Turned {
 }
 
 /// When a driver is turned next if nobody nudges its task.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum NextTurn {
     Soon,
     At(Time),
