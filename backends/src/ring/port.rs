@@ -42,6 +42,9 @@ pub(super) struct Port {
     /// have read from the socket must not be received for, or its input could
     /// come in another order.
     pub(super) one_by_one: bool,
+    /// The kernel said that no more will be received. The driver hears of it later,
+    /// and wants input until then.
+    pub(super) input_ended: bool,
     /// What was received, the end included, and was not told yet.
     pub(super) untold: u32,
     /// The peer's end, the end of the connection were told.
@@ -86,6 +89,7 @@ impl Port {
             no_stamps: false,
             unasked: 0,
             one_by_one: false,
+            input_ended: false,
             untold: 0,
             half_closed: false,
             hung_up: false,

@@ -145,6 +145,53 @@ fn a_completion_that_was_never_written_is_not_taken_for_one() {
     everything_through_queues("", (8, 16), 4, 10_000);
 }
 
+/// What has ended is not received from, nor polled, once more with each turn until its
+/// turn comes: a thousand resets at once take a few operations each, not hundreds.
+fn many_ends_take_few_operations(disabled: &str) {
+    const MANY: u16 = 1000;
+    const PLACES: u32 = 64;
+    let queue = EventQueue::default();
+    let Some(mut driver) = driver(disabled, (PLACES, 4096), &queue) else { return };
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut peers = Vec::new();
+    for _ in 0..MANY {
+        peers.push(TcpStream::connect(address).unwrap());
+        let (own, _) = listener.accept().unwrap();
+        let attached = driver.attach(own.into(), &AttachOptions::default()).unwrap();
+        driver.receive(attached.connection).unwrap();
+    }
+    for _ in 0..8 {
+        driver.turn(Some(Duration::ZERO)).unwrap();
+    }
+    let before = driver.counters().submissions_full;
+    for peer in peers {
+        socket2::Socket::from(peer).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+    let began = Instant::now();
+    let mut closed = 0;
+    while closed < MANY {
+        assert!(began.elapsed() < PATIENCE, "stuck after {closed}: {driver:?}");
+        driver.turn(Some(Duration::from_millis(100))).unwrap();
+        while let Some(event) = queue.pop() {
+            closed += u16::from(matches!(event, Event::Closed { .. }));
+        }
+    }
+    let full = driver.counters().submissions_full - before;
+    let most = u64::from(MANY) * 4 / u64::from(PLACES);
+    assert!(full <= most, "{} operations for {MANY} ends", full * u64::from(PLACES));
+}
+
+#[test]
+fn many_resets_take_few_operations() {
+    many_ends_take_few_operations("");
+}
+
+#[test]
+fn many_resets_take_few_operations_by_readiness() {
+    many_ends_take_few_operations("uring-receive,uring-timestamps");
+}
+
 /// Dropping a driver in the middle of everything lets go of everything.
 #[test]
 fn dropping_ends_what_is_under_way_and_frees_or_counts() {

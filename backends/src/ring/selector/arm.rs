@@ -89,7 +89,7 @@ impl RingSelector {
         let is_out = self.buffers.as_ref().is_none_or(|buffers| buffers.lent() == 0);
         port.one_by_one |= idle && port.wants_input && is_out;
         let receives = !listens && !port.one_by_one;
-        if port.wants_input && idle && !port.is_starved {
+        if port.wants_input && idle && !port.is_starved && !port.input_ended {
             self.begin_input(place, accepts, receives)?;
         } else if let Some(input) = port.input.filter(|input| !input.cancelled)
             && (accepts && !port.wants_input

@@ -308,8 +308,8 @@ impl RingSelector {
     /// What came of a send has to be known before its stamps, these in their order,
     /// and what was received before anything else is read.
     fn before_yielding(&mut self, happening: &Happening) {
-        let Happening::Done { token, done } = happening else { return };
-        let Some(place) = self.port(*token) else { return };
+        let Some(place) = self.port(happening.token()) else { return };
+        let Happening::Done { done, .. } = happening else { return self.mark(place) };
         let port = &mut self.ports[place];
         match done {
             Done::Sent { .. } => port.sent_waits = false,

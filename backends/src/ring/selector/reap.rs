@@ -78,7 +78,12 @@ impl Told<'_> {
             Purpose::Stamps => self.stamped(place, more, completion),
             Purpose::Accept => self.accepted(place, completion),
             Purpose::Input | Purpose::Output | Purpose::Trouble => {
-                self.polled(place, completion.result);
+                if self.polled(place, completion.result) {
+                    // Polled again once the driver has been told, and has said what it
+                    // wants then: until then nothing would have changed.
+                    self.tidy(place);
+                    return;
+                }
             }
             _ => {}
         }
@@ -117,7 +122,7 @@ impl Told<'_> {
                 Done::Received(buffer)
             }
             (None, Ok(_)) => {
-                port.half_closed = true;
+                (port.half_closed, port.input_ended) = (true, true);
                 Done::ReceiveEnded(Ok(()))
             }
             (None, Err(error)) => match error.raw_os_error() {
@@ -138,7 +143,7 @@ impl Told<'_> {
                     return;
                 }
                 _ => {
-                    port.hung_up = true;
+                    (port.hung_up, port.input_ended) = (true, true);
                     Done::ReceiveEnded(Err(error))
                 }
             },
@@ -181,13 +186,14 @@ impl Told<'_> {
         self.waiting.push_back(Happening::Done { token, done });
     }
 
-    fn polled(&mut self, place: usize, result: i32) {
+    /// Says whether there is something to tell.
+    fn polled(&mut self, place: usize, result: i32) -> bool {
         let port = &mut self.ports[place];
-        let Some(token) = port.token else { return };
-        let Ok(events) = libc::c_short::try_from(result) else { return };
+        let Some(token) = port.token else { return false };
+        let Ok(events) = libc::c_short::try_from(result) else { return false };
         if events < 0 {
             // Cancelled, by whomever: the next try shows what is left.
-            return;
+            return false;
         }
         let has = |event| events & event != 0;
         port.half_closed |= has(libc::POLLRDHUP);
@@ -200,6 +206,7 @@ impl Told<'_> {
             read_closed: has(libc::POLLRDHUP | libc::POLLHUP),
             urgent: false,
         }));
+        true
     }
 
     fn sent(
