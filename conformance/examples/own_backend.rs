@@ -19,10 +19,14 @@ fn main() -> ExitCode {
     cli::main(&[mine])
 }
 
+/// What [`Backend::kind`] of yours says: cases that switch something off ask for it by that.
+const KIND: BackendKind = BackendKind::Fallback;
+
 /// Opens what is asked for: the backend of one's own, or another one by name.
 fn choose(choice: Choice, without: &Restrictions) -> Result<Arc<dyn Backend>, OpenFailure> {
     match choice {
-        Choice::Only(BackendKind::Fallback) | Choice::Auto => open(without),
+        Choice::Auto => open(without),
+        Choice::Only(kind) if kind == KIND => open(without),
         other => {
             lastbyte_backends::open(other, without).map_err(|error| OpenFailure(error.to_string()))
         }
@@ -31,6 +35,6 @@ fn choose(choice: Choice, without: &Restrictions) -> Result<Arc<dyn Backend>, Op
 
 /// Opens it without what is switched off. Your backend goes here.
 fn open(restrictions: &Restrictions) -> Result<Arc<dyn Backend>, OpenFailure> {
-    lastbyte_backends::open(Choice::Only(BackendKind::Fallback), restrictions)
+    lastbyte_backends::open(Choice::Only(KIND), restrictions)
         .map_err(|error| OpenFailure(error.to_string()))
 }

@@ -5,7 +5,9 @@ use std::fmt;
 
 /// A factory of drivers, chosen at run time.
 pub trait Backend: fmt::Debug + Send + Sync {
-    /// Which one it is.
+    /// Which one it is. A backend of one's own says the one whose facilities it uses: the
+    /// conformance suite expects of `IoUring` and `Epoll` what the report has, and of
+    /// `Fallback` what portable calls can do.
     fn kind(&self) -> BackendKind;
 
     /// What was found out about this kernel when the backend was opened, with

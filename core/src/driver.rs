@@ -82,8 +82,10 @@ pub trait Driver: fmt::Debug {
     /// If it cannot be had, or not for this pool; the pool can be used all the
     /// same. This default never can.
     fn register(&mut self, pool: &Pool) -> Result<(), NotRegistered> {
-        let _ = pool;
-        Err(NotRegistered::Unsupported)
+        Err(match pool.arena() {
+            Some(_) => NotRegistered::Unsupported,
+            None => NotRegistered::NotContiguous,
+        })
     }
 
     /// Takes [`Self::register`] back. Buffers that are being sent stay pinned

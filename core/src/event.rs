@@ -96,7 +96,8 @@ pub enum Received {
     /// At least one byte, in a buffer of the driver's pool. Drop it soon: it
     /// counts against the driver's receive memory.
     Data(PooledBuf),
-    /// The peer will send no more. What it was sent can still be acknowledged.
+    /// The peer will send no more; whoever asks again is told the same, at once. What it
+    /// was sent can still be acknowledged.
     End,
     /// The same, but under TLS the peer did not say so itself (no
     /// `close_notify`, RFC 8446, section 6.1): what it sent may have been cut

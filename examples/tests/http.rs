@@ -360,6 +360,36 @@ fn a_drain_ends_connections_whose_answers_had_to_wait() {
     assert_eq!(server.wait_for_exit().code(), Some(0));
 }
 
+/// Whoever has asked before the signal is answered, whether or not that was read by then.
+#[test]
+fn what_was_asked_before_a_drain_is_answered() {
+    let site = site();
+    for backend in ["io_uring", "epoll", "fallback"] {
+        let mut command = serve();
+        command.args(["--listen", "127.0.0.1:0", "--log", "json", "--threads", "1"]);
+        let mut server =
+            Server::from(command.args(["--backend", backend, "--dir"]).arg(site.path()));
+        let mut clients: Vec<_> = (0..100).map(|_| server.connect()).collect();
+        for client in &mut clients {
+            client.get("/a.txt");
+            assert_eq!(client.response().status, 200);
+        }
+        server.signal("STOP");
+        for client in &mut clients {
+            client.get("/a.txt");
+        }
+        server.signal("TERM");
+        server.signal("CONT");
+        for (n, client) in clients.iter_mut().enumerate() {
+            assert_eq!(client.response().status, 200, "{backend}, {n}");
+            assert_eq!(client.rest(), b"", "{backend}, {n}");
+        }
+        drop(clients);
+        assert_eq!(server.wait_for_exit().code(), Some(0));
+        assert_eq!(server.transfers().len(), 200);
+    }
+}
+
 #[test]
 fn a_refused_head_request_gets_no_body() {
     let site = site();
@@ -402,7 +432,8 @@ fn another_scheme_is_not_served_here() {
     let server = start(&site, &[]);
     for (target, expected) in [
         ("http://h/a.txt", 200),
-        ("HTTPS://h/a.txt", 200),
+        // Not over this connection (RFC 9110, section 7.4).
+        ("HTTPS://h/a.txt", 421),
         ("ftp://h/a.txt", 421),
         ("httpx://h/a.txt", 421),
     ] {

@@ -2,11 +2,13 @@
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread::JoinHandle;
 
 const LEN: usize = 5_000_000;
 const BACKENDS: [&str; 3] = ["io_uring", "epoll", "fallback"];
+
+type Lines = BufReader<ChildStdout>;
 
 struct Proxy {
     child: Child,
@@ -16,6 +18,13 @@ struct Proxy {
 impl Proxy {
     /// `None` where this kernel has no such backend.
     fn start(backend: &str, upstream: SocketAddr) -> Option<Self> {
+        let (proxy, lines) = Self::start_unread(backend, upstream)?;
+        std::thread::spawn(move || lines.lines().count());
+        Some(proxy)
+    }
+
+    /// With what it has to say after it has begun.
+    fn start_unread(backend: &str, upstream: SocketAddr) -> Option<(Self, Lines)> {
         let child = Command::new(env!("CARGO_BIN_EXE_proxy"))
             .args(["127.0.0.1:0", &upstream.to_string()])
             .env("LASTBYTE_BACKEND", backend)
@@ -35,9 +44,7 @@ impl Proxy {
             return None;
         };
         proxy.address = address;
-        // It must not stop for a reader that has left.
-        std::thread::spawn(move || lines.lines().count());
-        Some(proxy)
+        Some((proxy, lines))
     }
 
     fn connect(&self) -> TcpStream {
@@ -133,6 +140,21 @@ fn a_slow_reader_gets_everything() {
     }
     assert_eq!(got, MUCH);
     serving.join().unwrap();
+}
+
+/// It goes on whether its lines are read, or not, or nobody is left to read them.
+#[test]
+fn nobody_has_to_read_its_lines() {
+    // Some 40 bytes a line, two lines an exchange, 64 KiB a pipe.
+    const MANY: usize = 1200;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    let Some((proxy, lines)) = Proxy::start_unread("epoll", address) else { return };
+    let exchange = || assert_eq!(proxy.connect().read(&mut [0]).unwrap(), 0);
+    (0..MANY).for_each(|_| exchange());
+    drop(lines);
+    (0..3).for_each(|_| exchange());
 }
 
 /// What was cut off must not look complete.

@@ -66,6 +66,8 @@ fn curl_gets_everything_in_both_versions() {
         ] {
             assert!(page.lines().any(|other| other == line), "{line} is not in\n{page}");
         }
+        let secured = ["-k", "--request-target", "https://h/16384"];
+        assert!(curl(&server, "/", &secured) == Some(generated(0, 16_384)), "{backend}");
         // Without or with the one that asks: it is counted at the end of its turn.
         let handshakes = number(&page, "lastbyte_tls_handshakes_total");
         assert!((transfers..=transfers + 1).contains(&handshakes), "{handshakes}");

@@ -63,6 +63,8 @@ fn offload(subject: &Subject, known: &Known) -> Result<Option<Lack>, Failure> {
             ensure!(back.cipher == known.cipher, "another session came back");
             let lack = match refused.reason {
                 RefuseReason::Lacks { facility } => subject.lacks(facility),
+                // As a driver that has none of it says.
+                RefuseReason::Unsupported { what } => Some(Lack::of(what)),
                 _ => None,
             };
             let Some(lack) = lack else {

@@ -7,6 +7,7 @@
 
 use lastbyte::{AttachOptions, Choice, DriverConfig, Payload, Restrictions, Watch};
 use lastbyte_backends::tokio::{Connection, Handle, Listener};
+use lastbyte_examples::serve::complain::say;
 use std::error::Error;
 use std::io::ErrorKind;
 use std::net::TcpListener;
@@ -33,7 +34,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let handle = lastbyte_backends::tokio::spawn(&*backend, &DriverConfig::default())?;
     let listener = TcpListener::bind(ADDRESS)
         .map_err(|error| format!("cannot listen on {ADDRESS}: {error}"))?;
-    println!("http://{ADDRESS}/ on {}", backend.kind());
+    tell(&format!("http://{ADDRESS}/ on {}", backend.kind()));
     let mut listener = handle.listen(listener)?;
     serve(&handle, &mut listener).await
 }
@@ -48,20 +49,20 @@ async fn serve(handle: &Handle, listener: &mut Listener) -> Result<(), Box<dyn E
                 return Err("the driver is gone, and nothing can be accepted any more".into());
             }
             Err(error) => {
-                eprintln!("cannot accept for now: {error}");
+                complain(&format!("cannot accept for now: {error}"));
                 continue;
             }
         };
         let connection = match handle.attach(socket, &AttachOptions::default()) {
             Ok(connection) => connection,
             Err(refused) => {
-                eprintln!("a connection cannot be taken over: {}", refused.reason);
+                complain(&format!("a connection cannot be taken over: {}", refused.reason));
                 continue;
             }
         };
         tokio::spawn(async move {
             if let Err(error) = greet(connection).await {
-                eprintln!("{error}");
+                complain(&error.to_string());
             }
         });
     }
@@ -75,9 +76,18 @@ async fn greet(mut connection: Connection) -> Result<(), Box<dyn Error>> {
     let began = Instant::now();
     let mut transfer = connection.send(Payload::from(GREETING), Watch::ACKED)?;
     let acked = transfer.acked().await?;
-    println!("acknowledged within {:?} (evidence: {})", began.elapsed(), acked.evidence);
-    println!("{}", connection.close(Duration::from_secs(5)).await);
+    tell(&format!("acknowledged within {:?} (evidence: {})", began.elapsed(), acked.evidence));
+    tell(&connection.close(Duration::from_secs(5)).await.to_string());
     Ok(())
+}
+
+/// A line of what happens. It waits for nobody who reads it, and goes on if nobody does.
+fn tell(what: &str) {
+    say(std::io::stdout().lock(), format!("{what}\n").as_bytes());
+}
+
+fn complain(what: &str) {
+    say(std::io::stderr().lock(), format!("hello_tokio: {what}\n").as_bytes());
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use lastbyte::{
     AttachOptions, Choice, CloseOutcome, Completion, ConnectionId, Driver, DriverConfig, Event,
     EventQueue, Payload, Reached, Received, RefuseReason, Restrictions, Socket, Watch,
 };
+use lastbyte_examples::serve::complain::say;
 use std::collections::HashMap;
 use std::error::Error;
 use std::net::{SocketAddr, TcpListener};
@@ -41,7 +42,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     let backend = lastbyte_backends::open(choice, &Restrictions::none())?;
     let queue = EventQueue::default();
     let mut driver = backend.driver(&DriverConfig::default(), Box::new(queue.sink()))?;
-    println!("{} to {upstream} on {}", listener.local_addr()?, backend.kind());
+    tell(&format!("{} to {upstream} on {}", listener.local_addr()?, backend.kind()));
     driver.listen(listener)?;
     let mut proxy = Proxy { upstream: address(upstream)?, sides: HashMap::new() };
     loop {
@@ -50,6 +51,15 @@ fn run() -> Result<(), Box<dyn Error>> {
             proxy.handle(&mut *driver, event);
         }
     }
+}
+
+/// A line of what happens. It waits for nobody who reads it, and goes on if nobody does.
+fn tell(what: &str) {
+    say(std::io::stdout().lock(), format!("{what}\n").as_bytes());
+}
+
+fn complain(what: &str) {
+    say(std::io::stderr().lock(), format!("proxy: {what}\n").as_bytes());
 }
 
 struct Proxy {
@@ -70,7 +80,7 @@ impl Proxy {
         match event {
             Event::Accepted { socket, .. } => {
                 if let Err(error) = self.pair(driver, socket) {
-                    eprintln!("nobody to pass on to: {error}");
+                    complain(&format!("nobody to pass on to: {error}"));
                 }
             }
             Event::Received { connection, received, .. } => {
@@ -89,7 +99,8 @@ impl Proxy {
             }
             Event::Closed { connection, outcome, .. } => self.closed(driver, connection, &outcome),
             Event::AcceptPaused { errno, .. } => {
-                eprintln!("cannot accept: {}", std::io::Error::from_raw_os_error(errno));
+                let error = std::io::Error::from_raw_os_error(errno);
+                complain(&format!("cannot accept: {error}"));
             }
             _ => {}
         }
@@ -140,7 +151,7 @@ impl Proxy {
 
     fn closed(&mut self, driver: &mut dyn Driver, id: ConnectionId, outcome: &CloseOutcome) {
         let Some(Side { other, received, .. }) = self.sides.remove(&id) else { return };
-        println!("{id} {outcome}, after it had sent {received} bytes");
+        tell(&format!("{id} {outcome}, after it had sent {received} bytes"));
         if matches!(outcome, CloseOutcome::Failed(_)) {
             // What was cut off here must not look complete there.
             let _ = driver.abort(other);

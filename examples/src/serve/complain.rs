@@ -12,9 +12,9 @@ pub fn complain(what: impl Display) {
     say(io::stderr().lock(), format!("serve: {what}\n").as_bytes());
 }
 
-/// Writes `line` to `to` in one call, so that lines of several threads do not mix.
-/// Nobody is there to be told of a failure.
-fn say(to: impl AsFd, line: &[u8]) {
+/// Writes `line` to `to` in one call, so that lines of several threads do not mix, if
+/// it can be written at once. Nobody is there to be told of a failure.
+pub fn say(to: impl AsFd, line: &[u8]) {
     match write_without_waiting(&to, line) {
         Ok(_) | Err(Errno::AGAIN) => {}
         Err(_) => {

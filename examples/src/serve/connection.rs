@@ -361,8 +361,12 @@ impl Connection {
     /// Answers `request`, of which this is the `head`, now or when its body has
     /// been read.
     fn take(&mut self, request: &Request<'_>, head: &[u8], service: &mut Service) {
+        let (method, path) = (request.method, request.target);
+        if request.is_for_https && self.receive_transport == Transport::Plain {
+            // RFC 9110, section 7.4.
+            return self.refuse_as(Status::MISDIRECTED_REQUEST, method, path, service);
+        }
         if matches!(request.body, Body::Length(length) if length > MAX_BODY) {
-            let (method, path) = (request.method, request.target);
             return self.refuse_as(Status::CONTENT_TOO_LARGE, method, path, service);
         }
         match Unread::new(request.body) {

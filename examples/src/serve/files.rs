@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -116,10 +116,16 @@ impl Cache {
     pub fn find(&mut self, path: &str, belief: Belief, at: Moment) -> Result<Found, Status> {
         let now = at.monotonic;
         if let Some(slot) = self.slots.get_mut(path) {
-            let is_believed = belief == Belief::ForAMoment && now.since(slot.checked) < VALID;
-            if is_believed || slot.is_unchanged() {
+            let is_fresh = now.since(slot.checked) < VALID;
+            let is_good = match belief {
+                Belief::ForAMoment if is_fresh => true,
+                Belief::None if is_fresh => slot.is_unchanged(Path::metadata),
+                // Whether it may still be served was long ago, too.
+                _ => slot.is_unchanged(|path| Ok(self.root.open_again(path)?.metadata)),
+            };
+            if is_good {
                 slot.used = now;
-                if !is_believed {
+                if !is_fresh {
                     slot.checked = now;
                 }
                 return Ok(Found::Entry(Rc::clone(&slot.entry)));
@@ -185,7 +191,8 @@ impl Cache {
             }
             return match self.root.open(&path.names().join("index.html")) {
                 Ok(index) if index.metadata.is_file() => file_entry(index, at),
-                Err(error) if is_exhaustion(&error) => Err(Status::SERVICE_UNAVAILABLE),
+                // There is one, and who may not have it gets no list of what is beside it.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(status_of(&error)),
                 _ => {
                     let page = listing::page(path, &opened.path).map_err(|e| status_of(&e))?;
                     Ok((Found::Listing(page), None))
@@ -250,12 +257,12 @@ impl Entry {
 impl Slot {
     /// Whether another look shows what was there before. A file that has just
     /// been written has a weak tag, which is not to outlive that state.
-    fn is_unchanged(&self) -> bool {
+    fn is_unchanged(&self, look: impl FnOnce(&Path) -> io::Result<Metadata>) -> bool {
         let Some((path, identity)) = &self.file else {
             return false;
         };
         self.entry.validators.is_strong()
-            && path.metadata().is_ok_and(|metadata| Identity::of(&metadata) == *identity)
+            && look(path).is_ok_and(|metadata| Identity::of(&metadata) == *identity)
     }
 }
 
@@ -356,6 +363,46 @@ mod tests {
         assert_eq!(entry(&mut cache, "/file", 7).len, 50_000);
         std::fs::remove_file(&path).unwrap();
         assert_eq!(cache.find("/file", Belief::ForAMoment, at(9)).unwrap_err(), Status::NOT_FOUND);
+    }
+
+    #[test]
+    fn what_may_no_longer_be_served_is_not() {
+        let outside = tempfile::tempdir().unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let (path, other) = (root.path().join("file"), outside.path().join("file"));
+        std::fs::write(&path, vec![0; 100_000]).unwrap();
+        File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_modified(SystemTime::UNIX_EPOCH)
+            .unwrap();
+        let mut cache = cache(root.path());
+        entry(&mut cache, "/file", 0);
+        // The same file, which a link leads out to.
+        std::fs::rename(&path, &other).unwrap();
+        std::os::unix::fs::symlink(&other, &path).unwrap();
+        for belief in [Belief::None, Belief::ForAMoment] {
+            assert_eq!(cache.find("/file", belief, at(2)).unwrap_err(), Status::FORBIDDEN);
+        }
+    }
+
+    #[test]
+    fn an_index_that_may_not_be_read_is_no_list() {
+        let outside = tempfile::tempdir().unwrap();
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(outside.path().join("page"), "private").unwrap();
+        for name in ["out", "none", "odd/index.html"] {
+            std::fs::create_dir_all(root.path().join(name)).unwrap();
+        }
+        let index = root.path().join("out/index.html");
+        std::os::unix::fs::symlink(outside.path().join("page"), index).unwrap();
+        let mut cache = cache(root.path());
+        let mut find = |target| cache.find(target, Belief::ForAMoment, at(0));
+        assert_eq!(find("/out/").unwrap_err(), Status::FORBIDDEN);
+        for target in ["/none/", "/odd/"] {
+            assert!(matches!(find(target), Ok(Found::Listing(_))), "{target}");
+        }
     }
 
     #[test]

@@ -303,8 +303,11 @@ impl Display for Shown<'_> {
 
 /// Milliseconds from `began` to `time`, to the microsecond.
 fn milliseconds(began: Time, time: Time) -> f64 {
-    let micros = u32::try_from(time.since(began).as_micros()).unwrap_or(u32::MAX);
-    f64::from(micros) / 1000.0
+    const HALF: f64 = 4_294_967_296.0;
+    let micros = u64::try_from(time.since(began).as_micros()).unwrap_or(u64::MAX);
+    let half = |bits: u64| u32::try_from(bits).map_or(0.0, f64::from);
+    // Exact for 285 years before it is divided, so that it is written in few digits.
+    (half(micros >> 32) * HALF + half(micros & u64::from(u32::MAX))) / 1000.0
 }
 
 fn displayed<T: Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
@@ -353,6 +356,19 @@ mod tests {
             released: Some(at(530)),
             send: Method::ZeroCopy,
             ..Details::new("GET", path, Status::OK)
+        }
+    }
+
+    #[test]
+    fn times_are_told_to_the_microsecond_however_long_they_are() {
+        for (micros, told) in [
+            (210, "0.21"),
+            (4_294_967_295, "4294967.295"),
+            (4_294_967_296, "4294967.296"),
+            (7_200_000_123, "7200000.123"),
+            (86_400_000_001, "86400000.001"),
+        ] {
+            assert_eq!(milliseconds(at(0), at(micros)).to_string(), told);
         }
     }
 

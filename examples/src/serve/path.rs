@@ -176,21 +176,36 @@ impl Root {
     /// outside of the root behind a symbolic link, and for what is neither a
     /// file nor a directory.
     pub fn open(&self, names: &Path) -> io::Result<Opened> {
-        let path = self.path.join(names);
-        // Without O_NONBLOCK, opening a pipe waits for its writer.
-        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path)?;
+        self.open_again(&self.path.join(names))
+    }
+
+    /// Opens what the path of an earlier [`Opened`] leads to now.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_again(&self, path: &Path) -> io::Result<Opened> {
+        // Opening a pipe takes what is in it from its reader, and opening a device can do
+        // anything.
+        if !is_servable(&path.metadata()?) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        // Without O_NONBLOCK, opening a pipe, should it be one by now, waits for its writer.
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
         let metadata = file.metadata()?;
         // What was opened is compared, not what the name leads to now: a link
         // exchanged in between gains nothing.
         let real = path.canonicalize()?;
         let now = real.metadata()?;
         let same = now.dev() == metadata.dev() && now.ino() == metadata.ino();
-        let servable = metadata.is_file() || metadata.is_dir();
-        if !same || !servable || !real.starts_with(&self.path) {
+        if !same || !is_servable(&metadata) || !real.starts_with(&self.path) {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
-        Ok(Opened { file, metadata, path })
+        Ok(Opened { file, metadata, path: path.to_owned() })
     }
+}
+
+fn is_servable(metadata: &Metadata) -> bool {
+    metadata.is_file() || metadata.is_dir()
 }
 
 #[cfg(test)]
@@ -293,6 +308,28 @@ mod tests {
         assert!(kind("loop").is_err());
         assert_eq!(kind("nothing"), Err(io::ErrorKind::NotFound));
         assert!(Root::new(&inside.path().join("file")).is_err());
+    }
+
+    /// Its writer would take that for a reader.
+    #[test]
+    fn a_pipe_is_not_even_opened() {
+        let inside = tempfile::tempdir().unwrap();
+        let pipe = inside.path().join("pipe");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, mode).unwrap();
+        let writer = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || OpenOptions::new().write(true).open(pipe).map(drop)
+        });
+        let root = Root::new(inside.path()).unwrap();
+        for _ in 0..100 {
+            let refused = root.open(Path::new("pipe")).map(drop).map_err(|e| e.kind());
+            assert_eq!(refused, Err(io::ErrorKind::PermissionDenied));
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        assert!(!writer.is_finished());
+        drop(File::open(&pipe).unwrap());
+        writer.join().unwrap().unwrap();
     }
 
     proptest! {

@@ -37,6 +37,9 @@ pub struct Request<'a> {
     pub method: &'a str,
     /// The target as it was sent.
     pub target: &'a str,
+    /// Whether it is to be answered over a secured connection only, which its target
+    /// says.
+    pub is_for_https: bool,
     /// Whether it is HTTP/1.0.
     pub is_old: bool,
     /// Whether the peer wants the connection to stay open.
@@ -163,7 +166,9 @@ fn interpret<'a>(
     if target.len() > MAX_TARGET {
         return Err(Status::URI_TOO_LONG);
     }
+    let mut is_for_https = false;
     if let Some((scheme, authority)) = absolute(target) {
+        is_for_https = scheme.eq_ignore_ascii_case("https");
         if !["http", "https"].iter().any(|own| scheme.eq_ignore_ascii_case(own)) {
             return Err(Status::MISDIRECTED_REQUEST);
         }
@@ -174,6 +179,7 @@ fn interpret<'a>(
     let mut request = Request {
         method,
         target,
+        is_for_https,
         is_old,
         keep_alive: !is_old,
         range: None,

@@ -276,6 +276,7 @@ mod tests {
         Request {
             method,
             target,
+            is_for_https: false,
             is_old: false,
             keep_alive: true,
             range: None,

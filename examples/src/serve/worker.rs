@@ -386,8 +386,26 @@ impl Worker {
             drop(self.service.driver.unlisten(id));
         }
         self.waiting.clear();
+        self.take_what_has_come();
         for connection in self.connections.iter_mut().flatten() {
             connection.drain(&mut self.service);
+        }
+    }
+
+    /// Takes the requests that are here already: nobody who has asked is to be sent away
+    /// without an answer. Each connection is closed by the one that it has, so this ends.
+    fn take_what_has_come(&mut self) {
+        // A turn may do no more than tell what an earlier one has seen.
+        const IDLE_TURNS: u32 = 2;
+        let mut idle = 0;
+        for _ in 0..MAX_FAILED_TURNS as usize + self.open {
+            let turned = self.service.driver.turn(Some(Duration::ZERO));
+            let is_quiet = self.queue.is_empty();
+            self.handle_events();
+            idle = if is_quiet { idle + 1 } else { 0 };
+            if idle == IDLE_TURNS || turned.is_err() {
+                return;
+            }
         }
     }
 

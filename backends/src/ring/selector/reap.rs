@@ -77,13 +77,12 @@ impl Told<'_> {
             Purpose::Receive => self.received(place, completion),
             Purpose::Stamps => self.stamped(place, more, completion),
             Purpose::Accept => self.accepted(place, completion),
-            Purpose::Input | Purpose::Output | Purpose::Trouble => {
-                if self.polled(place, completion.result) {
-                    // Polled again once the driver has been told, and has said what it
-                    // wants then: until then nothing would have changed.
-                    self.tidy(place);
-                    return;
-                }
+            // Polled again once the driver has been told, and has said what it wants then:
+            // until then nothing would have changed.
+            Purpose::Input | Purpose::Output | Purpose::Trouble
+                if self.polled(place, completion.result) =>
+            {
+                return self.tidy(place);
             }
             _ => {}
         }
