@@ -309,7 +309,9 @@ impl Connection {
     /// Looks at the socket's own account and tells the ledger.
     pub(super) fn look_now(&mut self, cx: &mut Context) {
         let before = self.ledger.wire_acked_to();
-        self.last_look = cx.time();
+        let now = cx.time();
+        let waited = now.since(self.last_look) >= self.look_pause;
+        self.last_look = now;
         let Some(mut look) = self.look(cx) else { return };
         if self.stamps {
             // Stamps of what the look shows are in the queue by now, and exact.
@@ -320,12 +322,14 @@ impl Connection {
         self.ledger.looked(look, &mut cx.outbox);
         self.last_look = look.at.monotonic;
         let moved = self.ledger.wire_acked_to() > before;
-        self.look_pause = if moved {
+        if moved {
             self.moved_at = self.last_look;
-            Duration::ZERO
-        } else {
-            self.look_pause.saturating_mul(2).clamp(POLL_PAUSE, LONGEST_PAUSE)
-        };
+            self.look_pause = Duration::ZERO;
+        } else if waited {
+            // A look before its time, for a submission or for input, says nothing of
+            // how long it will take.
+            self.look_pause = self.look_pause.saturating_mul(2).clamp(POLL_PAUSE, LONGEST_PAUSE);
+        }
     }
 
     /// Whether acknowledgement is learnt by looking, and is waited for.
