@@ -191,22 +191,27 @@ impl Connection {
             // Everything was done; only the news had not come yet.
             return self.gone(CloseOutcome::Graceful, cx);
         }
-        if *reason != FailReason::Reset {
-            // Closing it resets it, and throws away what is unsent.
-            let linger = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
-            debug_assert!(linger.is_ok(), "SO_LINGER can be set on any TCP socket");
-        }
-        if self.ledger.is_pinned() {
-            // Closing would silence the error queue. An error here means that
-            // the peer's reset has done the same already.
-            drop(disconnect::disconnect(self.stream.as_fd()));
-            self.drain_error_queue(cx);
+        if *reason != FailReason::Reset || self.ledger.is_pinned() {
+            self.reset(cx);
         }
         let by = now.monotonic.after(self.release_timeout);
         self.phase = Phase::Dying { reason: reason.clone(), by };
         self.wants_input = false;
         self.progress_phase(cx);
         self.arm(cx);
+    }
+
+    /// Resets the connection, and throws away what is unsent. Closing would do so for
+    /// the last descriptor of the socket only, and silence the error queue.
+    fn reset(&mut self, cx: &mut Context) {
+        if disconnect::disconnect(self.stream.as_fd()).is_err() {
+            // Kernel TLS does not allow it, nor do some systems: then closing has to do.
+            let linger = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+            debug_assert!(linger.is_ok(), "SO_LINGER can be set on any TCP socket");
+        }
+        if self.ledger.is_pinned() {
+            self.drain_error_queue(cx);
+        }
     }
 
     /// The stream's end was sent: is it acknowledged, and is all the rest done?

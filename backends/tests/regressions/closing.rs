@@ -1,9 +1,14 @@
 //! The end of a connection.
 
 use crate::world::{BOTH, World, content, is_closed, pair, reached, reader};
-use lastbyte::{BackendKind, Choice, CloseOutcome, Event, Reached, Restrictions, Stage, Watch};
-use std::io::{Read, Write};
-use std::net::Shutdown;
+use lastbyte::{
+    BackendKind, Choice, CloseOutcome, DriverConfig, Event, FileRange, Payload, Reached,
+    Restrictions, Stage, Watch,
+};
+use lastbyte_backends::SealedMemory;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// No way to look meant that one was due at once, always: the turns spun.
@@ -155,4 +160,62 @@ fn a_close_ends_in_time_whatever_peers_send() {
 
 fn is_end(event: &Event) -> bool {
     matches!(event, Event::Closed { .. })
+}
+
+/// The reset rested on the last descriptor's being closed. While somebody else had one
+/// the peer went on getting what was told to have failed, and what was written to a file
+/// after its owner had it back.
+#[test]
+fn an_end_resets_a_socket_that_somebody_else_has_too() {
+    const LEN: usize = 8 << 20;
+    // What the kernel has been lent was always fetched back.
+    let mut copies = DriverConfig::default();
+    copies.zero_copy_threshold = u64::MAX;
+    for &kind in lastbyte_backends::BUILT {
+        for aborts in [true, false] {
+            for of_file in [false, true] {
+                let case = format!("{kind}, aborted: {aborts}, of a file: {of_file}");
+                let mut world = World::configured(kind, "", &copies);
+                let (near, far) = pair();
+                let clone = near.try_clone().expect("another descriptor");
+                let connection = world.attach(near).connection;
+                world.submit(connection, payload(LEN, of_file), Watch::ALL);
+                world.turns(Duration::from_millis(50));
+                if aborts {
+                    world.driver.abort(connection).expect("an open connection");
+                } else {
+                    let soon = Duration::from_millis(50);
+                    world.driver.close(connection, soon).expect("an open connection");
+                }
+                let events = world.until(is_closed);
+                assert_eq!(reached(&events, Stage::Failed).len(), 1, "{case}: {events:?}");
+                let (got, end) = read_to_error(far);
+                assert_eq!(end, ErrorKind::ConnectionReset, "{case}: after {got} bytes");
+                assert!(got < LEN / 2, "{case}: {got} bytes");
+                drop(clone);
+            }
+        }
+    }
+}
+
+fn payload(len: usize, of_file: bool) -> Payload {
+    if of_file {
+        let file = SealedMemory::filled(len, &content(251)).expect("sealed memory");
+        FileRange::new(Arc::new(file), 0, len as u64).into()
+    } else {
+        content(len).into()
+    }
+}
+
+/// How much comes before there is no more, and why there is no more.
+fn read_to_error(mut far: TcpStream) -> (usize, ErrorKind) {
+    far.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+    let (mut got, mut piece) = (0, vec![0; 1 << 16]);
+    loop {
+        match far.read(&mut piece) {
+            Ok(0) => return (got, ErrorKind::UnexpectedEof),
+            Ok(n) => got += n,
+            Err(error) => return (got, error.kind()),
+        }
+    }
 }

@@ -24,10 +24,15 @@ pub(crate) struct World {
 impl World {
     /// A driver of `kind` that does without the facilities listed in `without`.
     pub(crate) fn new(kind: BackendKind, without: &str) -> Self {
+        Self::configured(kind, without, &DriverConfig::default())
+    }
+
+    /// The same, with these bounds.
+    pub(crate) fn configured(kind: BackendKind, without: &str, config: &DriverConfig) -> Self {
         let restrictions = without.parse().expect("a list of facilities");
         let backend = lastbyte_backends::open(Choice::Only(kind), &restrictions).expect("opens");
         let queue = EventQueue::default();
-        let driver = backend.driver(&DriverConfig::default(), Box::new(queue.sink()));
+        let driver = backend.driver(config, Box::new(queue.sink()));
         Self { driver: driver.expect("a driver"), queue }
     }
 
