@@ -20,7 +20,8 @@ pub struct DriverConfig {
     pub events_per_turn: usize,
     /// Bytes that one connection may write in a row before others get their turn. A
     /// call that has begun is not cut short for it: memory goes as far as the socket's
-    /// send buffer has room.
+    /// send buffer has room. One with few bytes may count for more, as it takes a time
+    /// of its own.
     pub write_burst: u64,
     /// Connections that one listener may yield in a turn.
     pub accept_burst: usize,

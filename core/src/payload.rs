@@ -183,8 +183,18 @@ impl Payload {
 
     /// The pieces that remain when the first `offset` bytes are left out.
     pub fn remaining(&self, offset: u64) -> impl Iterator<Item = Part<'_>> {
-        let mut skip = offset;
-        self.segments.iter().filter_map(move |segment| {
+        self.remaining_from(Place::default(), offset)
+    }
+
+    /// The same, found from `place` on, which must not be behind `offset`.
+    pub(crate) fn remaining_from(
+        &self,
+        place: Place,
+        offset: u64,
+    ) -> impl Iterator<Item = Part<'_>> {
+        let mut skip = offset.saturating_sub(place.start);
+        let segments = self.segments.get(place.segment..).unwrap_or_default();
+        segments.iter().filter_map(move |segment| {
             let len = segment.len();
             let start = skip.min(len);
             skip -= start;
@@ -201,6 +211,26 @@ impl Payload {
                 },
             })
         })
+    }
+}
+
+/// The start of a segment, to go on from: a payload can have very many.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Place {
+    segment: usize,
+    /// Bytes before it.
+    start: u64,
+}
+
+impl Place {
+    /// Moves on to the segment of `payload` that `offset` is in.
+    pub(crate) fn advance(&mut self, payload: &Payload, offset: u64) {
+        while let Some(segment) = payload.segments.get(self.segment)
+            && self.start + segment.len() <= offset
+        {
+            self.start += segment.len();
+            self.segment += 1;
+        }
     }
 }
 
@@ -300,5 +330,21 @@ mod tests {
             assert_eq!(memory(&payload, offset as u64), b"abcdefg"[offset..].to_vec());
         }
         assert_eq!(payload.segments().len(), 2, "an empty segment is dropped");
+    }
+
+    #[test]
+    fn what_remains_is_the_same_from_any_place_before() {
+        let payload = Payload::from(b"abc".to_vec()).with(b"d".to_vec()).with(b"ef".to_vec());
+        for first in 0..=6_u64 {
+            let mut place = Place::default();
+            place.advance(&payload, first);
+            for offset in first..=6 {
+                place.advance(&payload, offset);
+                let parts: Vec<_> = payload.remaining_from(place, offset).collect();
+                assert_eq!(parts.len(), payload.remaining(offset).count());
+                let len: u64 = parts.iter().map(Part::len).sum();
+                assert_eq!(len, 6 - offset, "from {first}");
+            }
+        }
     }
 }

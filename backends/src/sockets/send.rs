@@ -20,6 +20,10 @@ use std::os::fd::AsFd;
 /// beyond goes with the next call.
 const SLICES: usize = 16;
 
+/// A call counts as this many bytes at least of what may be written in a row: many small
+/// pieces take a time of their own.
+const CALL: u64 = 4 << 10;
+
 type Slices<'a> = SmallVec<[&'a [u8]; SLICES]>;
 
 /// What one call did.
@@ -52,7 +56,7 @@ impl Connection {
                 if bytes > 0 && self.ledger.completes_with(bytes) {
                     now = cx.now();
                 }
-                budget = budget.saturating_sub(bytes);
+                budget = budget.saturating_sub(bytes.max(CALL));
             }
             if !self.wrote(wrote, began, now, cx) {
                 return;
@@ -134,7 +138,7 @@ impl Writer<'_> {
         let mut slices = Slices::new();
         let mut file: Option<FilePart<'_>> = None;
         let mut rest = Rest { memory: 0, file: None, more: false, stamp: self.stamps.any() };
-        for part in unsent.payload.remaining(unsent.offset) {
+        for part in unsent.remaining() {
             match part {
                 Part::Memory(bytes) if file.is_none() && slices.len() < SLICES => {
                     slices.push(bytes);

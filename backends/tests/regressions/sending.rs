@@ -126,3 +126,62 @@ fn alarms(every: Duration) -> Arc<()> {
     });
     wanted
 }
+
+/// Each call looked for the place where the last had stopped from the first segment on,
+/// so that a payload of many kept its driver busy for a time that grew with their square.
+#[test]
+fn many_segments_take_a_time_that_grows_with_them() {
+    for &kind in lastbyte_backends::BUILT {
+        let fastest = |segments| (0..5).map(|_| time_to_queue(kind, segments)).min();
+        let few = fastest(10_000).expect("five").as_secs_f64();
+        let many = fastest(100_000).expect("five").as_secs_f64();
+        assert!(many < few * 40.0, "{kind}: {many} s instead of {few} s for a tenth of them");
+    }
+}
+
+/// How long it takes until the kernel has all of `segments` bytes, each of them a
+/// segment, and checks what arrives. It has room for all, and the peer reads when the
+/// time is taken, so that waiting for it is no part of that.
+fn time_to_queue(kind: BackendKind, segments: usize) -> Duration {
+    let mut world = World::new(kind, "");
+    let (near, far) = pair();
+    let connection = world.attach(near).connection;
+    let all = bytes::Bytes::from(content(segments));
+    let mut payload = Payload::new();
+    for at in 0..segments {
+        payload.push(all.slice(at..=at));
+    }
+    let began = Instant::now();
+    world.submit(connection, payload, Watch::ALL);
+    world.until(|events| !reached(events, Stage::Queued).is_empty());
+    let took = began.elapsed();
+    let peer = reader(far, Duration::ZERO);
+    world.close(connection);
+    world.until(is_closed);
+    drop(world);
+    assert!(peer.join().expect("the peer") == all, "{kind}: other bytes");
+    took
+}
+
+/// A call with few bytes took little off what a connection may write in a row, so that
+/// a payload of many small segments kept all others waiting until it was written.
+#[test]
+fn many_segments_let_others_have_their_turn() {
+    for &kind in lastbyte_backends::BUILT {
+        let mut world = World::new(kind, "");
+        let (near, far) = pair();
+        let peer = reader(far, Duration::ZERO);
+        let connection = world.attach(near).connection;
+        let mut payload = Payload::new();
+        for _ in 0..100_000 {
+            payload.push(&b"x"[..]);
+        }
+        world.submit(connection, payload, Watch::QUEUED);
+        let written = world.driver.counters().bytes.iter().sum::<u64>();
+        assert!(written < 50_000, "{kind}: {written} bytes before anybody else's turn");
+        world.close(connection);
+        world.until(is_closed);
+        drop(world);
+        assert_eq!(peer.join().expect("the peer").len(), 100_000, "{kind}");
+    }
+}

@@ -6,9 +6,10 @@ mod queue;
 mod stages;
 mod transfer;
 
+use crate::payload::Place;
 use crate::{
     ClockMap, Completion, ConnectionId, Evidence, FailReason, Failure, Limit, Memory, Method,
-    Moment, Outbox, Payload, Reached, RefuseReason, Refused, StageEvidence, StageSupport,
+    Moment, Outbox, Part, Payload, Reached, RefuseReason, Refused, StageEvidence, StageSupport,
     StampKeys, Time, TransferId, Transport, Watch, WireOffset,
 };
 pub use fact::{Call, Look, Stamp, StampOf};
@@ -41,6 +42,15 @@ pub struct Unsent<'a> {
     pub wants_stamp: bool,
     /// Whether a stamp of its transmission is of use.
     pub wants_transmit_stamp: bool,
+    place: Place,
+}
+
+impl<'a> Unsent<'a> {
+    /// What remains of the payload. As [`Payload::remaining`], but takes no longer
+    /// however many segments are written already.
+    pub fn remaining(&self) -> impl Iterator<Item = Part<'a>> + use<'a> {
+        self.payload.remaining_from(self.place, self.offset)
+    }
 }
 
 /// Turns facts into completions (contract C1 to C5, C7).
@@ -80,6 +90,8 @@ pub struct Ledger {
     acked_to: u64,
     /// The same in bytes of the wire.
     wire_acked_to: u64,
+    /// The segment that is to be written next, of the transfer whose turn it is.
+    place: Place,
     /// When the newest acknowledged transfer was.
     acked_at: Time,
     /// Zero-copy calls from the oldest that is not done, and its kernel id.
@@ -118,6 +130,7 @@ impl Ledger {
             accepted_to: 0,
             transmitted_to: 0,
             acked_to: 0,
+            place: Place::default(),
             wire_acked_to: 0,
             acked_at: Time::default(),
             calls: VecDeque::new(),
@@ -190,6 +203,7 @@ impl Ledger {
                 && (transfer.watch.contains(Watch::ACKED)
                     || transfer.watch.contains(Watch::TRANSMITTED)),
             wants_transmit_stamp: stamps && transfer.watch.contains(Watch::TRANSMITTED),
+            place: self.place,
         })
     }
 
@@ -222,8 +236,23 @@ impl Ledger {
         if call.method == Method::ZeroCopy {
             self.calls.push_back(ZeroCopyCall { start, end, done: false });
         }
+        let writing = self.queued;
         self.advance_queued(now, out);
+        if self.queued != writing {
+            self.place = Place::default();
+        }
+        self.advance_place();
         self.forget_finished();
+    }
+
+    /// Notes the segment that is to be written next.
+    fn advance_place(&mut self) {
+        let writing = self.index(self.queued);
+        if let Some(transfer) = self.transfers.get(writing)
+            && let Some(payload) = &transfer.payload
+        {
+            self.place.advance(payload, self.accepted_to - transfer.start);
+        }
     }
 
     /// Fact: what the kernel accepts from now on it seals, in TLS records that
