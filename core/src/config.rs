@@ -8,7 +8,8 @@ pub struct DriverConfig {
     pub max_connections: u32,
     /// Bytes of payload memory that may be unreleased, over all connections.
     pub max_memory: u64,
-    /// Size of a receive buffer in bytes: the most that one receive yields.
+    /// Size of a receive buffer in bytes: the most that one receive yields. A backend
+    /// may make do with less where that is more than a socket holds.
     pub receive_buffer: usize,
     /// Bytes of buffers that may wait for input that nobody has asked for, or be
     /// full of it, over all connections, where a backend receives ahead. Beyond

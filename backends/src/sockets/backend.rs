@@ -6,6 +6,16 @@ use crate::facilities::Facilities;
 use lastbyte::{Backend, BackendKind, CompletionSink, Driver, DriverConfig, DriverError, Report};
 use std::io;
 
+/// The longest receive buffer. Linux lets a socket hold 6 MiB of input by default
+/// (`net.ipv4.tcp_rmem`), so that one receive yields no more anyway.
+const LONGEST_BUFFER: usize = 8 << 20;
+
+/// Size of a receive buffer: nothing at a time would never get done, and memory for
+/// any size there is not.
+pub(crate) fn receive_buffer(config: &DriverConfig) -> usize {
+    config.receive_buffer.clamp(1, LONGEST_BUFFER)
+}
+
 /// Makes a selector for a driver, from what can be used; `bound` to the calling
 /// thread or not.
 pub(crate) type Make<S> = fn(&DriverConfig, &Facilities, bound: bool) -> io::Result<S>;

@@ -1,5 +1,6 @@
 //! What the connections of a driver share.
 
+use super::backend::receive_buffer;
 use super::selector::Completes;
 use super::timers::Timers;
 use crate::facilities::Facilities;
@@ -44,7 +45,7 @@ impl Context {
         // With nothing at a time nothing would ever get done.
         config.write_burst = config.write_burst.max(1);
         config.events_per_turn = config.events_per_turn.max(2);
-        config.receive_buffer = config.receive_buffer.max(1);
+        config.receive_buffer = receive_buffer(&config);
         config.accept_burst = config.accept_burst.max(1);
         Self {
             facilities,

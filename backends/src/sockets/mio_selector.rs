@@ -16,6 +16,10 @@ const INTEREST: Interest = READ_OR_WRITE.add(Interest::PRIORITY);
 const INTEREST: Interest = READ_OR_WRITE;
 const READ_OR_WRITE: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
+/// There is room for no more events than these, and what is left out comes next time:
+/// with more at a time nothing is faster, and room for any number there is not.
+const MOST_EVENTS: usize = 4096;
+
 const WAKER: Token = Token(usize::MAX);
 
 #[derive(Debug)]
@@ -29,7 +33,7 @@ impl MioSelector {
     pub(crate) fn new(events: usize) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(MioWaker(Waker::new(poll.registry(), WAKER)?));
-        Ok(Self { poll, events: Events::with_capacity(events), waker })
+        Ok(Self { poll, events: Events::with_capacity(events.min(MOST_EVENTS)), waker })
     }
 }
 

@@ -29,5 +29,5 @@ mod standing;
 mod table;
 mod timers;
 
-pub(crate) use backend::SocketBackend;
+pub(crate) use backend::{SocketBackend, receive_buffer};
 pub(crate) use driver::{is_listener, share_of_turn};

@@ -1,6 +1,7 @@
 //! What all connections of a driver share.
 
 use super::record::{MAX_CONTENT, MAX_SEALED};
+use crate::sockets::receive_buffer;
 use lastbyte::{
     ClockMap, Driver, DriverConfig, Facility, Moment, OffloadWish, Outbox, Pool, Time, UnixTime,
 };
@@ -56,8 +57,8 @@ impl Context {
         Self {
             records: Pool::new(MAX_SEALED, KEPT),
             // TLS 1.3 content has its type and padding behind it when opened.
-            opened: Pool::new(config.receive_buffer.max(MAX_CONTENT) + 2048, KEPT / 4),
-            receive_buffer: config.receive_buffer.max(1),
+            opened: Pool::new(receive_buffer(config).max(MAX_CONTENT) + 2048, KEPT / 4),
+            receive_buffer: receive_buffer(config),
             max_memory: config.max_memory,
             rekey_after,
             offload,

@@ -2,6 +2,7 @@
 
 #![cfg(all(target_os = "linux", not(lastbyte_portable)))]
 
+mod bounds;
 mod closing;
 mod connecting;
 mod input;

@@ -11,6 +11,7 @@ use super::in_flight::InFlight;
 use super::port::Port;
 use crate::facilities::RingUse;
 use crate::sockets::ahead::AheadCount;
+use crate::sockets::receive_buffer;
 use crate::sockets::selector::Happening;
 use crate::sys::ring::{ReceiveBuffers, Registered, Ring, SendMemory, Wish};
 use lastbyte::{DriverConfig, Pool};
@@ -98,7 +99,7 @@ impl RingSelector {
         let mut ring = Ring::new(wish)?;
         uses.stamps &= ring.is_wide();
         let buffers = if uses.receives {
-            let size = config.receive_buffer.max(1);
+            let size = receive_buffer(config);
             let most = usize::try_from(config.receive_ahead).unwrap_or(usize::MAX) / size;
             let pool = Pool::new(size, usize::from(BUFFERS));
             Some(ReceiveBuffers::register(&mut ring, &pool, BUFFERS, most)?)
