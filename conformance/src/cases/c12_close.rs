@@ -2,7 +2,7 @@
 
 use super::{close_and_compare, expect_graceful};
 use crate::failure::{Failure, ensure};
-use crate::peers::{End, Flooding, Puppet, Stalling, half_closing, reader};
+use crate::peers::{End, Flooding, Puppet, Stalling, half_closing, reader, sending_first};
 use crate::rig::{PATIENCE, Rig};
 use crate::wire::Wire;
 use crate::{Case, Proof, Subject};
@@ -34,6 +34,12 @@ pub(super) fn cases() -> Vec<Case> {
             "C12-close-while-the-peer-floods",
             "a peer that goes on sending gets every byte and no reset",
             flooding_peer,
+        )
+        .over_each_transport(),
+        Case::new(
+            "C12-close-while-the-peer-sends-before-it-reads",
+            "a peer that reads only after it has sent 16 MiB gets every byte and no reset",
+            peer_sends_first,
         )
         .over_each_transport(),
         Case::new(
@@ -127,6 +133,24 @@ fn flooding_peer(subject: &Subject) -> Result<Proof, Failure> {
     rig.until("the connection to close", |record| record.is_closed(connection))?;
     flood.join()?.expect(len, End::Finished)?;
     expect_graceful(&rig, connection)?;
+    Ok(Proof::full())
+}
+
+fn peer_sends_first(subject: &Subject) -> Result<Proof, Failure> {
+    let mut rig = Rig::new(subject)?;
+    let (connection, peer) = rig.connect(subject, Wire::default())?;
+    // More than the buffers of both sockets hold: neither side gets on unless what the
+    // peer sends is taken off the wire.
+    let peer = sending_first(peer, 16 << 20)?;
+    let transfer = rig.send(connection, 8 << 20, Watch::ACKED)?;
+    rig.driver().close(connection, PATIENCE)?;
+    let len = rig.position(connection);
+    rig.until("the connection to close", |record| record.is_closed(connection))?;
+    expect_graceful(&rig, connection)?;
+    rig.settle()?;
+    let failed = rig.record.told(connection, transfer).failed.clone();
+    ensure!(failed.is_none(), "the transfer failed: {failed:?}");
+    peer.join()?.expect(len, End::Finished)?;
     Ok(Proof::full())
 }
 

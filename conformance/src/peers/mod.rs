@@ -9,6 +9,7 @@ mod raw;
 mod reader;
 mod record_peer;
 mod resetting;
+mod sending_first;
 mod stalling;
 
 pub(crate) use answering::answering;
@@ -19,6 +20,7 @@ pub(crate) use raw::wire_to_end;
 pub(crate) use reader::{byte_at_a_time, reader, reader_of};
 pub(crate) use record_peer::RecordPeer;
 pub(crate) use resetting::{reset, resetting};
+pub(crate) use sending_first::sending_first;
 pub(crate) use stalling::Stalling;
 
 use crate::failure::{Failure, ensure};

@@ -212,6 +212,7 @@ impl Connection {
             return self.end(by, inner);
         }
         self.pump(inner, cx);
+        self.discard(inner);
     }
 
     pub(super) fn abort(&mut self, inner: &mut dyn Driver) {
@@ -284,6 +285,7 @@ impl Connection {
         self.end_with_keys(inner, cx);
         self.pump(inner, cx);
         self.read(inner, cx);
+        self.discard(inner);
     }
 
     /// It is its turn to have room. Says whether it has to be first again, because all

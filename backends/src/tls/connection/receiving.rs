@@ -103,6 +103,20 @@ impl Connection {
         }
     }
 
+    /// Throws away what comes while the rest is still being sent, as the inner driver
+    /// does after that: a peer that is not read may not read either. Nothing is opened
+    /// here from now on, so no record is missed; a KeyUpdate that asks for another is as
+    /// good as unread (RFC 8446, section 4.6.3).
+    pub(super) fn discard(&mut self, inner: &mut dyn Driver) {
+        let Phase::Open(session) = &self.phase else { return };
+        // What follows a closure alert is ignored (RFC 8446, section 6.1).
+        if self.closing.is_some() && !session.has_ended {
+            self.opened = None;
+            self.input.clear();
+            self.ask(inner);
+        }
+    }
+
     /// Acts on what came where the kernel opens records.
     pub(super) fn heed_records(&mut self, inner: &mut dyn Driver, cx: &mut Context) {
         let payload = std::mem::take(&mut self.opened_by_kernel);
