@@ -157,6 +157,32 @@ pub(crate) fn a_handshake_has_its_time_and_disturbs_nobody() {
     }
 }
 
+/// What is kept of a message that is not complete is bounded, however little of it
+/// is in each record.
+#[test]
+pub(crate) fn a_handshake_message_in_too_many_records_is_not_kept() {
+    const STARTS: [u8; 9] = [HANDSHAKE, 3, 1, 0, 4, 1, 0, 0xFF, 0xFF];
+    const GOES_ON: [u8; 6] = [HANDSHAKE, 3, 1, 0, 1, 0];
+    for &kind in BACKENDS.iter() {
+        let mut world = World::new(kind);
+        let (near, mut far) = pair();
+        world.attach(near);
+        // It may end before all is sent.
+        let peer = thread::spawn(move || {
+            let _ = far.write_all(&STARTS).and_then(|()| far.write_all(&GOES_ON.repeat(60_000)));
+            let _ = far.read_to_end(&mut Vec::new());
+        });
+        let outcome = world.outcome();
+        let CloseOutcome::Failed(FailReason::Tls(TlsFailure::Handshake { reason })) = &outcome
+        else {
+            panic!("{kind}: {outcome:?}");
+        };
+        assert!(reason.contains("too many records"), "{kind}: {reason}");
+        world.until(|_| peer.is_finished());
+        peer.join().unwrap();
+    }
+}
+
 #[test]
 pub(crate) fn an_end_in_the_handshake_is_told() {
     let mut world = World::new(BackendKind::Epoll);

@@ -49,6 +49,12 @@ macro_rules! side {
 side!(UnbufferedServerConnection, ServerConnectionData);
 side!(UnbufferedClientConnection, ClientConnectionData);
 
+/// Most of the input that is kept until a message is complete: twice as long as the
+/// longest that the library takes, which is 2^16 - 1 bytes. Records of 64 bytes, the
+/// least that a peer may be limited to (RFC 8449, section 4), fit in; a record of one
+/// byte and 16 KiB of padding for each byte of a message would come to a gigabyte.
+const MAX_HELD: usize = 1 << 17;
+
 /// A handshake that is being made.
 pub(super) struct Shaking<S> {
     connection: S,
@@ -74,6 +80,9 @@ impl<S: Side> Shaking<S> {
 
 impl<S: Side> Handshake for Shaking<S> {
     fn advance(&mut self, records: &mut [u8], out: &mut Vec<u8>) -> Result<Step, String> {
+        if self.input.len() > MAX_HELD {
+            return Err("a handshake message is in too many records".to_owned());
+        }
         self.input.extend_from_slice(records);
         loop {
             match self.one_step(out) {
