@@ -124,7 +124,7 @@ impl<K: CompletionSink> Layer<K> {
             }
             connection.armed = connection.deadline;
         }
-        if connection.is_stuck() {
+        if connection.waits_for_others() {
             self.cx.room_is_claimed |= connection.lacks_shared_memory;
             if !std::mem::replace(&mut connection.is_waiting, true) {
                 self.stuck.push_back(id);

@@ -57,6 +57,8 @@ pub(crate) struct Line {
     pub(crate) takes_records: bool,
     /// What has come there that is no payload, and is still to be told.
     pub(crate) records: VecDeque<ControlRecord>,
+    /// How often something was to be submitted.
+    pub(crate) submissions: u32,
     /// Keys for what the peer sends that were given later.
     pub(crate) next_keys: u32,
 }
@@ -291,6 +293,7 @@ impl Driver for ScriptedDriver {
         watch: Watch,
     ) -> Result<TransferId, Refused<Payload>> {
         let mut line = self.script.line();
+        line.submissions += 1;
         if line.is_closed {
             return Err(Refused::new(payload, RefuseReason::UnknownConnection));
         }

@@ -1,10 +1,15 @@
 //! The driver's memory is for all of its connections.
 
+use crate::records::{Fixed, HELLO};
+use crate::scripted::{Scripted, ScriptedBackend};
 use crate::world::{
-    BACKENDS, PATIENCE, World, client, is_closed, options, pair, plain, provider, reached,
+    BACKENDS, PATIENCE, World, client, content, is_closed, options, pair, plain, provider, reached,
 };
-use lastbyte::{DriverConfig, Event, FileRange, FileSource, Stage, TlsVersion, Watch};
-use lastbyte_backends::tls::TlsTerms;
+use lastbyte::{
+    AttachOptions, DriverConfig, Event, FileRange, FileSource, OffloadWish, Stage, TlsCipher,
+    TlsRole, TlsVersion, Watch,
+};
+use lastbyte_backends::tls::{TlsOptions, TlsTerms};
 use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -67,5 +72,44 @@ fn who_has_much_to_send_leaves_room_for_the_others() {
         world.until(|_| slow.is_finished());
         let got = slow.join().unwrap();
         assert!(got < LEN, "{kind}: it was all there");
+    }
+}
+
+/// Room of its own comes with a completion of its own. Thousands of connections whose
+/// peers do not read would otherwise be tried with each turn of everybody else's.
+#[test]
+fn who_lacks_room_of_its_own_is_not_tried_again_before_there_is_some() {
+    for wish in [OffloadWish::Never, OffloadWish::Prefer] {
+        let script = Scripted::default();
+        script.line().takes_records = wish == OffloadWish::Prefer;
+        let cipher = TlsCipher::Aes128Gcm;
+        let fixed = Fixed { version: TlsVersion::Tls13, cipher, record_limit: u64::MAX };
+        let mut options = TlsOptions::default();
+        options.offload = wish;
+        let inner = Arc::new(ScriptedBackend::new(&script));
+        let mut world = World::with(inner, Arc::new(fixed), options, &DriverConfig::default());
+        let mut attach = AttachOptions::default();
+        attach.max_memory = 64 << 10;
+        let attached = world.driver.attach_tls(pair().0.into(), &attach, &TlsRole::Server);
+        let id = attached.unwrap().connection;
+        world.driver.submit(id, content(1 << 20).into(), Watch::ACKED).unwrap();
+        script.line().peer_sends(HELLO.to_vec());
+        while world.driver.counters().handshakes == 0 {
+            world.turn();
+        }
+        // The handshake's answer is in the way, and the peer takes nothing.
+        world.turn();
+        let before = script.line().submissions;
+        for _ in 0..10 {
+            world.turn();
+        }
+        let tries = script.line().submissions - before;
+        assert_eq!(tries, 0, "{wish:?}: tried again while nothing had changed");
+        world.until(|events| {
+            let mut line = script.line();
+            line.accept(1 << 14, false);
+            line.acknowledge(usize::MAX);
+            !reached(events, Stage::Acked).is_empty()
+        });
     }
 }

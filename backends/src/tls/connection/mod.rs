@@ -79,6 +79,8 @@ pub(super) struct Connection {
     /// What it was refused last was memory of the inner driver's, which it shares
     /// with all others.
     pub(super) lacks_shared_memory: bool,
+    /// What it waits for is room of its own: that comes with a completion of its own.
+    lacks_own_room: bool,
     /// The inner driver took something of it.
     has_handed_over: bool,
     /// Why it ends, where that was found out here.
@@ -125,6 +127,7 @@ impl Connection {
             stuck: None,
             is_held_up: false,
             lacks_shared_memory: false,
+            lacks_own_room: false,
             has_handed_over: false,
             failure: None,
             deadline: by,
@@ -313,6 +316,12 @@ impl Connection {
     /// Whether it waits for the inner driver to have room.
     pub(super) fn is_stuck(&self) -> bool {
         self.stuck.is_some() || self.is_held_up
+    }
+
+    /// Whether that may come with what happens to others, so that it has to be tried again
+    /// though nothing is heard of this one.
+    pub(super) fn waits_for_others(&self) -> bool {
+        self.is_stuck() && !self.lacks_own_room
     }
 
     fn is_shaking_hands(&self) -> bool {

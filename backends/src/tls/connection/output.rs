@@ -16,7 +16,11 @@ impl Connection {
     pub(super) fn pump(&mut self, inner: &mut dyn Driver, cx: &mut Context) {
         loop {
             // Who waits longer goes first.
-            if cx.room_is_claimed && self.stuck.is_some() || !self.unstick(inner) {
+            if cx.room_is_claimed && self.stuck.is_some() {
+                self.lacks_own_room = false;
+                return;
+            }
+            if !self.unstick(inner) {
                 return;
             }
             self.is_held_up = false;
@@ -54,7 +58,7 @@ impl Connection {
                 break;
             }
             if cx.room_is_claimed {
-                self.is_held_up = true;
+                (self.is_held_up, self.lacks_own_room) = (true, false);
                 return;
             }
             if let Err(reason) = self.seal_some(room, inner, cx) {
@@ -105,6 +109,7 @@ impl Connection {
             }
             self.is_held_up = cx.room_is_claimed && !self.transfers.is_all_sealed();
             if self.is_held_up {
+                self.lacks_own_room = false;
                 return Ok(false);
             }
             let Some((payload, watch)) = self.transfers.hand_on(cx) else { return Ok(true) };
@@ -216,6 +221,7 @@ impl Connection {
     fn waits_because_of(&mut self, reason: &RefuseReason) -> bool {
         let RefuseReason::BackPressure { limit, .. } = reason else { return false };
         self.lacks_shared_memory = *limit == Limit::DriverMemory;
+        self.lacks_own_room = matches!(limit, Limit::ConnectionMemory | Limit::ConnectionTransfers);
         true
     }
 
