@@ -19,6 +19,9 @@ const MAX_WARNINGS: u32 = 4;
 /// its fields (RFC 8446, section 4.6.1) is not longer.
 const MAX_MESSAGE: usize = (1 << 17) + 1024;
 
+/// Longest ClientHello for a second handshake, which is refused whatever is in it.
+const MAX_HELLO: usize = 1 << 14;
+
 /// RFC 8446, section 4, and RFC 5246, section 7.4.
 const HELLO_REQUEST: u8 = 0;
 const CLIENT_HELLO: u8 = 1;
@@ -269,7 +272,9 @@ impl Session {
             (TlsVersion::Tls12, CLIENT_HELLO | HELLO_REQUEST) if self.renegotiations > 0 => {
                 return Err(Violation::unexpected("it insists on a new handshake").into());
             }
-            (TlsVersion::Tls12, CLIENT_HELLO | HELLO_REQUEST) => MAX_MESSAGE,
+            (TlsVersion::Tls12, CLIENT_HELLO) => MAX_HELLO,
+            // It is empty (RFC 5246, section 7.4.1.1).
+            (TlsVersion::Tls12, HELLO_REQUEST) => 0,
             _ => return Err(after_its_time()),
         };
         if len > most {
@@ -435,8 +440,13 @@ mod tests {
             (TlsVersion::Tls13, [KEY_UPDATE, 0, 0xFF, 0]),
             (TlsVersion::Tls13, [CLIENT_HELLO, 0, 0xFF, 0]),
             (TlsVersion::Tls12, [NEW_SESSION_TICKET, 0, 0xFF, 0]),
+            (TlsVersion::Tls12, [HELLO_REQUEST, 0, 0, 1]),
+            (TlsVersion::Tls12, [CLIENT_HELLO, 0, 0x40, 1]),
         ] {
             assert!(session(version).handshake(&start).is_err(), "{version}: {start:?}");
+        }
+        for start in [[HELLO_REQUEST, 0, 0, 0], [CLIENT_HELLO, 0, 0x40, 0]] {
+            assert_eq!(session(TlsVersion::Tls12).handshake(&start), Ok(()), "{start:?}");
         }
         let mut insistent = session(TlsVersion::Tls12);
         assert_eq!(insistent.handshake(&[CLIENT_HELLO, 0, 0, 0]), Ok(()));
