@@ -5,9 +5,10 @@ use super::context::Context;
 use super::handshake::TlsProvider;
 use crate::queue::Queue;
 use lastbyte::{
-    AttachOptions, Attached, CompletionSink, ConnectionId, Counters, Driver, DriverError, Event,
-    Limit, ListenerId, NotRegistered, OffloadWish, Payload, Pool, RefuseReason, Refused, Socket,
-    Time, TlsRole, TransferId, Turn, Wake, Watch,
+    AttachOptions, Attached, CompletionSink, ConnectionId, ControlRecord, Counters, Driver,
+    DriverError, Event, Limit, ListenerId, NotRegistered, OffloadError, OffloadOptions,
+    OffloadWish, Offloaded, Payload, Pool, RefuseReason, Refused, Socket, Time, TlsRole,
+    TlsSession, TrafficKeys, TransferId, Turn, Wake, Watch,
 };
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
@@ -50,6 +51,10 @@ pub(super) struct TlsDriver<I, K: CompletionSink> {
     attach_as: TlsRole,
     layer: Layer<K>,
 }
+
+/// Records and keys of a connection with TLS are not its user's to handle.
+const ITS_OWN_AFFAIR: RefuseReason =
+    RefuseReason::Unsupported { what: "the driver handles the TLS of this connection itself" };
 
 /// All but the inner driver.
 struct Layer<K: CompletionSink> {
@@ -99,6 +104,14 @@ impl<I: Inner, K: CompletionSink> TlsDriver<I, K> {
         act: impl FnOnce(&mut Connection, &mut dyn Driver, &mut Context) -> R,
     ) -> Option<R> {
         self.layer.with(id, self.inner.get_mut(), act)
+    }
+
+    /// The inner driver, for what is only a user's to do where TLS is the user's.
+    fn without_tls(&mut self, id: ConnectionId) -> Option<&mut dyn Driver> {
+        match self.layer.find(id) {
+            Some(_) => None,
+            None => Some(self.inner.get_mut()),
+        }
     }
 }
 
@@ -353,6 +366,63 @@ impl<I: Inner, K: CompletionSink> Driver for TlsDriver<I, K> {
         match self.with(connection, Connection::receive) {
             Some(asked) => asked,
             None => self.inner.get_mut().receive(connection),
+        }
+    }
+
+    fn receive_at_most(
+        &mut self,
+        connection: ConnectionId,
+        bytes: usize,
+    ) -> Result<(), RefuseReason> {
+        match self.without_tls(connection) {
+            Some(inner) => inner.receive_at_most(connection, bytes),
+            None => Err(ITS_OWN_AFFAIR),
+        }
+    }
+
+    fn offload_tls(
+        &mut self,
+        connection: ConnectionId,
+        session: TlsSession,
+        options: OffloadOptions,
+    ) -> Result<Offloaded, OffloadError> {
+        match self.without_tls(connection) {
+            Some(inner) => inner.offload_tls(connection, session, options),
+            None => Err(OffloadError::Refused(Refused::new(session, ITS_OWN_AFFAIR))),
+        }
+    }
+
+    fn submit_record(
+        &mut self,
+        connection: ConnectionId,
+        record: ControlRecord,
+    ) -> Result<(), Refused<ControlRecord>> {
+        match self.without_tls(connection) {
+            Some(inner) => inner.submit_record(connection, record),
+            None => Err(Refused::new(record, ITS_OWN_AFFAIR)),
+        }
+    }
+
+    fn update_transmit_key(
+        &mut self,
+        connection: ConnectionId,
+        message: ControlRecord,
+        keys: TrafficKeys,
+    ) -> Result<(), Refused<TrafficKeys>> {
+        match self.without_tls(connection) {
+            Some(inner) => inner.update_transmit_key(connection, message, keys),
+            None => Err(Refused::new(keys, ITS_OWN_AFFAIR)),
+        }
+    }
+
+    fn update_receive_key(
+        &mut self,
+        connection: ConnectionId,
+        keys: TrafficKeys,
+    ) -> Result<(), RefuseReason> {
+        match self.without_tls(connection) {
+            Some(inner) => inner.update_receive_key(connection, keys),
+            None => Err(ITS_OWN_AFFAIR),
         }
     }
 

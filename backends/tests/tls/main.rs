@@ -15,6 +15,7 @@ mod kernel;
 mod key_expired;
 mod key_limit;
 mod ownership;
+mod plain;
 mod property;
 mod records;
 mod scripted;

@@ -61,6 +61,8 @@ pub(crate) struct Line {
     pub(crate) submissions: u32,
     /// Keys for what the peer sends that were given later.
     pub(crate) next_keys: u32,
+    /// What it has to seal that is no payload.
+    pub(crate) control: Vec<ControlRecord>,
 }
 
 impl Line {
@@ -353,6 +355,25 @@ impl Driver for ScriptedDriver {
         }
         let (transmit, receive) = (Transport::KernelTls, Transport::KernelTls);
         Ok(Offloaded { transmit, receive, left: None })
+    }
+
+    fn submit_record(
+        &mut self,
+        _: ConnectionId,
+        record: ControlRecord,
+    ) -> Result<(), Refused<ControlRecord>> {
+        self.script.line().control.push(record);
+        Ok(())
+    }
+
+    fn update_transmit_key(
+        &mut self,
+        _: ConnectionId,
+        message: ControlRecord,
+        _: TrafficKeys,
+    ) -> Result<(), Refused<TrafficKeys>> {
+        self.script.line().control.push(message);
+        Ok(())
     }
 
     fn update_receive_key(&mut self, _: ConnectionId, _: TrafficKeys) -> Result<(), RefuseReason> {
