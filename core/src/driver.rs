@@ -63,6 +63,13 @@ pub trait Driver: fmt::Debug {
         }
     }
 
+    /// Whether a connection speaks TLS, or is to, be it only because that is what
+    /// [`Self::attach`] makes of it here. This default says no.
+    fn speaks_tls(&self, connection: ConnectionId) -> bool {
+        let _ = connection;
+        false
+    }
+
     /// Has the kernel pin the memory of a [contiguous](Pool::contiguous) pool once
     /// for all, so that a buffer of it that goes by zero copy is not pinned, nor
     /// counted against the limit on locked memory, each time. The memory stays

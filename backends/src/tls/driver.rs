@@ -328,6 +328,11 @@ impl<I: Inner, K: CompletionSink> Driver for TlsDriver<I, K> {
         Ok(attached)
     }
 
+    fn speaks_tls(&self, connection: ConnectionId) -> bool {
+        let entry = self.layer.connections.get(connection.slot() as usize);
+        entry.and_then(Option::as_deref).is_some_and(|owner| owner.id() == connection)
+    }
+
     fn register(&mut self, pool: &Pool) -> Result<(), NotRegistered> {
         self.inner.get_mut().register(pool)
     }

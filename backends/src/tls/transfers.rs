@@ -189,7 +189,11 @@ impl Transfers {
 
     /// Whether one more may be unfinished, with `elsewhere` of them handed on.
     pub(super) fn has_place(&self, elsewhere: usize) -> Result<(), RefuseReason> {
-        let outstanding = self.transfers.len() + elsewhere;
+        // Cheap test first: some of them may be kept for the sake of their records alone.
+        if self.transfers.len() + elsewhere < self.max_transfers {
+            return Ok(());
+        }
+        let outstanding = self.transfers.iter().filter(|t| t.is_owed()).count() + elsewhere;
         if outstanding < self.max_transfers {
             return Ok(());
         }
@@ -476,6 +480,15 @@ impl Transfers {
         let sealed = self.map.wire_sealed().get();
         let first = self.transfers.front().map_or(sealed, |t| t.wire_start.unwrap_or(sealed));
         self.map.forget(WireOffset::new(first.max(self.acked_wire)));
+    }
+}
+
+impl Transfer {
+    /// Whether something of it is still to be told. Of what nobody watches the release
+    /// was the last: what comes of its records, of which there are few, nobody would
+    /// hear.
+    fn is_owed(&self) -> bool {
+        self.payload.is_some() || !self.concluded && self.watch != Watch::NONE
     }
 }
 

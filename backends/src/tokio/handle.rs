@@ -88,7 +88,7 @@ impl Handle {
         socket: Socket,
         options: &AttachOptions,
     ) -> Result<Connection, Refused<Socket>> {
-        self.attach_by(socket, false, |driver, socket| driver.attach(socket, options))
+        self.attach_by(socket, |driver, socket| driver.attach(socket, options))
     }
 
     /// As [`Self::attach`], and speaks TLS in this role.
@@ -101,23 +101,21 @@ impl Handle {
         options: &AttachOptions,
         role: &TlsRole,
     ) -> Result<Connection, Refused<Socket>> {
-        let is_tls = !matches!(role, TlsRole::Plain);
-        self.attach_by(socket, is_tls, |driver, socket| driver.attach_tls(socket, options, role))
+        self.attach_by(socket, |driver, socket| driver.attach_tls(socket, options, role))
     }
 
     fn attach_by(
         &self,
         socket: Socket,
-        is_tls: bool,
         attach: impl FnOnce(&mut dyn Driver, Socket) -> Result<Attached, Refused<Socket>>,
     ) -> Result<Connection, Refused<Socket>> {
         let (received, to_receive) = mpsc::unbounded_channel();
         let standing = Arc::new(Standing::new(socket.is_connecting()));
         let teller = Teller::new(Arc::clone(&standing));
-        let attached = self.user.give(socket, |turned, socket| {
+        let (attached, is_tls) = self.user.give(socket, |turned, socket| {
             let attached = attach(&mut *turned.driver, socket)?;
             turned.inboxes.attached(attached.connection, received, teller);
-            Ok(attached)
+            Ok((attached, turned.driver.speaks_tls(attached.connection)))
         })?;
         let halves = halves(self.user.clone(), attached, is_tls, standing, to_receive);
         Ok(Connection::new(halves))

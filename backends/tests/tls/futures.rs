@@ -171,3 +171,48 @@ fn memory_that_comes_free_under_tls_makes_room() {
         done.unwrap_or_else(|_| panic!("{kind}: hangs"));
     }
 }
+
+/// A driver with TLS makes a server's connection of what is attached without a role.
+#[test]
+fn what_is_attached_without_a_role_is_established_too() {
+    everywhere(async |handle, version| {
+        let (near, far) = pair();
+        let server = handle.attach(near.into(), &AttachOptions::default()).expect("attaches");
+        let client = attach(&handle, far, &client());
+        let (known, _) = tokio::join!(server.established(), client.established());
+        assert_eq!(known.expect("is established").expect("is TLS").version, version);
+        let (near, _far) = pair();
+        let plain = attach(&handle, near, &TlsRole::Plain);
+        assert_eq!(plain.established().await.expect("is there"), None);
+    });
+}
+
+/// Whoever was refused for want of a place hears when there is one, watched or not.
+#[test]
+fn there_is_room_again_for_what_nobody_watches() {
+    const LEN: usize = 60_000;
+    const MANY: usize = 100;
+    everywhere(async |handle, _| {
+        let (near, far) = pair();
+        let mut options = AttachOptions::default();
+        options.max_transfers = 4;
+        let server = handle.attach(near.into(), &options).expect("attaches");
+        let mut peer = attach(&handle, far, &client());
+        let sending = async {
+            for _ in 0..MANY {
+                let mut payload = content(LEN).into();
+                while let Err(refused) = server.send(payload, Watch::NONE) {
+                    payload = refused.value;
+                    server.writable().await.expect("goes on");
+                }
+            }
+        };
+        let receiving = async {
+            let mut got = 0;
+            while got < MANY * LEN {
+                got += peer.receive().await.expect("goes on").expect("no end yet").len();
+            }
+        };
+        tokio::join!(sending, receiving);
+    });
+}
