@@ -1,22 +1,51 @@
-//! What a peer sends while the inner driver ends a connection whose records it opens.
+//! What a peer sends while a connection is being closed.
 
 use crate::records::{ALERT, Fixed, HANDSHAKE, HELLO, KEY_UPDATE};
 use crate::scripted::{ID, Scripted, ScriptedBackend};
 use crate::world::{PATIENCE, World, content, pair};
-use lastbyte::{ControlRecord, DriverConfig, OffloadWish, TlsCipher, TlsVersion, Watch};
+use lastbyte::{
+    AttachOptions, ControlRecord, DriverConfig, OffloadWish, TlsCipher, TlsRole, TlsVersion, Watch,
+};
 use lastbyte_backends::tls::TlsOptions;
 use std::sync::Arc;
+
+fn world(script: &Scripted, wish: OffloadWish) -> World {
+    script.line().takes_records = wish == OffloadWish::Prefer;
+    let (version, cipher) = (TlsVersion::Tls13, TlsCipher::Aes128Gcm);
+    let provider = Fixed { version, cipher, record_limit: u64::MAX };
+    let mut options = TlsOptions::default();
+    options.offload = wish;
+    let inner = Arc::new(ScriptedBackend::new(script));
+    World::with(inner, Arc::new(provider), options, &DriverConfig::default())
+}
+
+/// A peer that is not read may not read either, whoever seals what it is to get.
+#[test]
+fn what_comes_is_discarded_while_the_rest_waits_for_room() {
+    for wish in [OffloadWish::Never, OffloadWish::Prefer] {
+        let script = Scripted::default();
+        let mut world = world(&script, wish);
+        let mut options = AttachOptions::default();
+        options.max_memory = 64 << 10;
+        world.driver.attach_tls(pair().0.into(), &options, &TlsRole::Server).unwrap();
+        world.driver.submit(ID, content(1 << 20).into(), Watch::ACKED).unwrap();
+        script.line().peer_sends(HELLO.to_vec());
+        while world.driver.counters().handshakes == 0 {
+            world.turn();
+        }
+        world.driver.close(ID, PATIENCE).unwrap();
+        for _ in 0..100 {
+            script.line().peer_sends(content(10_000));
+        }
+        world.until(|_| script.line().is_all_read());
+        assert!(!script.line().is_closing(), "{wish:?}: nothing had to wait");
+    }
+}
 
 #[test]
 fn keys_are_changed_until_the_peer_does_not_keep_to_tls() {
     let script = Scripted::default();
-    script.line().takes_records = true;
-    let (version, cipher) = (TlsVersion::Tls13, TlsCipher::Aes128Gcm);
-    let provider = Fixed { version, cipher, record_limit: u64::MAX };
-    let mut options = TlsOptions::default();
-    options.offload = OffloadWish::Prefer;
-    let inner = Arc::new(ScriptedBackend::new(&script));
-    let mut world = World::with(inner, Arc::new(provider), options, &DriverConfig::default());
+    let mut world = world(&script, OffloadWish::Prefer);
     world.attach(pair().0);
     script.line().peer_sends(HELLO.to_vec());
     while world.driver.counters().handshakes == 0 {

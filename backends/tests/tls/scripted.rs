@@ -158,6 +158,10 @@ impl Line {
         self.input.push_back(Vec::new());
     }
 
+    pub(crate) fn is_all_read(&self) -> bool {
+        self.input.is_empty()
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.is_closed
     }
