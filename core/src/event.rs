@@ -201,7 +201,13 @@ impl AsFd for Socket {
     }
 }
 
-/// Any connected socket, whatever was done with it before.
+/// Any connected TCP socket, whatever was done with it before.
+///
+/// Where something was written before, or `SO_ZEROCOPY` is on, memory is not lent to
+/// the kernel by `MSG_ZEROCOPY` but copied: whether that was used before, and so which
+/// call its next notification is of, cannot be known. A ring's own zero copy is used
+/// all the same. One that was written to, disconnected (`connect(2)` to `AF_UNSPEC`)
+/// and connected again must not be given: it looks like one that was never used.
 impl From<TcpStream> for Socket {
     fn from(stream: TcpStream) -> Self {
         Self { stream, peer: None, fresh: AtomicBool::new(false), connects: false }

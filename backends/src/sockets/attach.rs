@@ -4,7 +4,6 @@ use super::connecting::CONNECTING;
 use super::connection::{Connection, ZeroCopy};
 use super::context::Context;
 use super::native::Native;
-use crate::facilities::Facilities;
 use crate::sys::{error_queue, fast_open, out_queue, tcp_info, timestamping, zero_copy};
 use lastbyte::{
     AttachOptions, ConnectionId, Ledger, LedgerLimits, RefuseReason, Refused, Socket, StampKeys,
@@ -32,7 +31,7 @@ impl Connection {
         // Before the stream is asked for, after which it counts as handed out.
         let fresh = socket.is_fresh();
         let prepared = prepare(&socket, fresh, options).and_then(|connected| {
-            connected.then(|| taken_over(socket.stream(), fresh, &cx.facilities)).transpose()
+            connected.then(|| taken_over(socket.stream(), fresh, cx)).transpose()
         });
         let taken_over = match prepared {
             Ok(taken_over) => taken_over,
@@ -49,7 +48,7 @@ impl Connection {
         let connects = socket.is_connecting();
         let mut connection = Self::new(socket.into_stream(), id, token, ledger, stages);
         let completes = cx.completes;
-        if completes.sends || completes.receives {
+        if completes.serves_connections() {
             connection.native = Some(Box::new(Native::new(completes)));
         }
         connection.stall_timeout = options.stall_timeout;
@@ -119,8 +118,9 @@ fn prepare(socket: &Socket, fresh: bool, options: &AttachOptions) -> Result<bool
 pub(super) fn taken_over(
     stream: &TcpStream,
     fresh: bool,
-    facilities: &Facilities,
+    cx: &Context,
 ) -> Result<TakenOver, Failed> {
+    let facilities = &cx.facilities;
     // What was written before the driver took over is not its business, but
     // counts in the kernel's numbers.
     let acked_base = if fresh || !facilities.tcp_info {
@@ -129,11 +129,8 @@ pub(super) fn taken_over(
         written(stream, facilities.out_queue)
             .map_err(|error| ("counting what was written before", error))?
     };
-    // Whoever enabled zero copy before may have used it, and the kernel's next
-    // notification id cannot be asked for.
-    let used_before = !fresh && zero_copy::is_enabled(stream.as_fd()).unwrap_or(false);
-    let zero_copy =
-        if facilities.zero_copy && !used_before { ZeroCopy::Untried } else { ZeroCopy::Unusable };
+    let can_lend = facilities.zero_copy && (fresh || names_calls(stream, cx));
+    let zero_copy = if can_lend { ZeroCopy::Untried } else { ZeroCopy::Unusable };
     let stamp_keys = if facilities.timestamps {
         enable_stamps(stream, fresh, facilities.timestamp_id_tcp)
     } else {
@@ -146,6 +143,20 @@ pub(super) fn taken_over(
         forget_old_notices(stream);
     }
     Ok(TakenOver { stamp_keys, acked_base, zero_copy })
+}
+
+/// Whether it will be known which call each notification of zero copy is of.
+/// `MSG_ZEROCOPY` counts a socket's calls (`sk_zckey`, net/core/skbuff.c,
+/// `msg_zerocopy_alloc`), and nothing tells how far that is: it is at 0 only where
+/// nothing was ever written. A ring's notifications are the operation's own.
+fn names_calls(stream: &TcpStream, cx: &Context) -> bool {
+    if cx.completes.lends() {
+        return true;
+    }
+    let fd = stream.as_fd();
+    cx.facilities.tcp_info
+        && !zero_copy::is_enabled(fd).unwrap_or(true)
+        && tcp_info::read(fd).is_ok_and(|info| info.is_unwritten())
 }
 
 /// Empties the error queue of what a former owner has asked for: under the new

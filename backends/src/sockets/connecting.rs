@@ -37,7 +37,7 @@ impl Connection {
     }
 
     fn connected(&mut self, cx: &mut Context) -> bool {
-        match taken_over(&self.stream, false, &cx.facilities) {
+        match taken_over(&self.stream, false, cx) {
             Ok(taken_over) => self.begin(taken_over),
             Err((doing, error)) => {
                 self.die(&reason(doing, &error), cx);

@@ -32,17 +32,24 @@ impl Connection {
                 Entry::Stamp(stamp) if self.stamps => {
                     self.ledger.stamped(stamp, &clock, now, &mut cx.outbox);
                 }
-                Entry::ZeroCopyDone { first, last, copied } => {
+                Entry::ZeroCopyDone { first, last, copied } if self.lends_by_call() => {
                     self.let_go(first, last, copied, now, cx);
                 }
                 // Nobody's, or a former owner's.
-                Entry::Stamp(_) | Entry::Other => continue,
+                Entry::Stamp(_) | Entry::ZeroCopyDone { .. } | Entry::Other => continue,
             }
             if !self.ledger.is_pinned() && self.ledger.awaiting_ack_since().is_none() {
                 break;
             }
         }
         noticed
+    }
+
+    /// Whether the error queue tells of this connection's own zero-copy calls. A
+    /// ring's operations have names of their own, which a former owner's calls of
+    /// the same numbers must not be taken for.
+    fn lends_by_call(&self) -> bool {
+        !self.native.as_ref().is_some_and(|native| native.completes.lends())
     }
 
     /// The kernel is done with the memory of one zero-copy call.

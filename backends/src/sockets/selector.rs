@@ -75,6 +75,18 @@ pub(crate) struct Completes {
     pub(crate) accepts: bool,
 }
 
+impl Completes {
+    /// Whether it does anything for connections.
+    pub(crate) fn serves_connections(self) -> bool {
+        self.sends || self.receives
+    }
+
+    /// Whether memory is lent by its operations, and not by `MSG_ZEROCOPY`.
+    pub(crate) fn lends(self) -> bool {
+        self.zero_copy_sends && self.serves_connections()
+    }
+}
+
 /// Tells which descriptors became ready, and may do more.
 ///
 /// The driver remembers readiness and clears its memory when a call says

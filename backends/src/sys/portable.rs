@@ -178,6 +178,12 @@ pub(crate) mod tcp_info {
         pub(crate) rtt: Duration,
     }
 
+    impl TcpInfo {
+        pub(crate) fn is_unwritten(&self) -> bool {
+            false
+        }
+    }
+
     pub(crate) fn read(_: BorrowedFd<'_>) -> io::Result<TcpInfo> {
         Err(super::unsupported())
     }

@@ -16,8 +16,18 @@ pub(crate) struct TcpInfo {
     pub(crate) unacked_segments: u32,
     /// Bytes that have not been sent even once.
     pub(crate) not_sent: u64,
+    /// Bytes of data that have been sent, those sent again included. `None` where
+    /// the kernel does not count them (before Linux 4.19).
+    pub(crate) bytes_sent: Option<u64>,
     /// Smoothed round-trip time.
     pub(crate) rtt: Duration,
+}
+
+impl TcpInfo {
+    /// Whether nothing was ever written since the socket connected.
+    pub(crate) fn is_unwritten(&self) -> bool {
+        self.bytes_sent == Some(0) && self.not_sent == 0
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -40,10 +50,12 @@ pub(crate) fn read(fd: BorrowedFd<'_>) -> io::Result<TcpInfo> {
     if known < needed {
         return Err(io::Error::from_raw_os_error(libc::ENOPROTOOPT));
     }
+    let counts_sent = known >= offset_of!(libc::tcp_info, tcpi_bytes_sent) + size_of::<u64>();
     Ok(TcpInfo {
         bytes_acked: info.0.tcpi_bytes_acked,
         unacked_segments: info.0.tcpi_unacked,
         not_sent: u64::from(info.0.tcpi_notsent_bytes),
+        bytes_sent: counts_sent.then_some(info.0.tcpi_bytes_sent),
         rtt: Duration::from_micros(u64::from(info.0.tcpi_rtt)),
     })
 }

@@ -10,8 +10,8 @@ pub(crate) fn enable(fd: BorrowedFd<'_>) -> io::Result<()> {
     option::set(fd, libc::SOL_SOCKET, libc::SO_ZEROCOPY, 1)
 }
 
-/// Whether somebody has enabled it before; then the kernel's next notification
-/// id is not known to be 0.
+/// Whether somebody has enabled it before. That it is off does not say that it was
+/// never used: `sk_zckey` goes on from where it was (`net/core/sock.c`).
 pub(crate) fn is_enabled(fd: BorrowedFd<'_>) -> io::Result<bool> {
     let mut on: libc::c_int = 0;
     option::get(fd, libc::SOL_SOCKET, libc::SO_ZEROCOPY, &mut on)?;

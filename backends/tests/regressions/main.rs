@@ -6,6 +6,7 @@ mod bounds;
 mod closing;
 mod connecting;
 mod input;
+mod lending;
 mod pace;
 mod receive_ahead;
 mod sending;
