@@ -208,6 +208,10 @@ impl AsFd for Socket {
 /// call its next notification is of, cannot be known. A ring's own zero copy is used
 /// all the same. One that was written to, disconnected (`connect(2)` to `AF_UNSPEC`)
 /// and connected again must not be given: it looks like one that was never used.
+///
+/// One that was accepted with data in its SYN (`TCP_FASTOPEN`) is refused with `EBUSY`
+/// if it was written to before the peer has completed the handshake: until then the
+/// kernel does not tell how much is under way.
 impl From<TcpStream> for Socket {
     fn from(stream: TcpStream) -> Self {
         Self { stream, peer: None, fresh: AtomicBool::new(false), connects: false }

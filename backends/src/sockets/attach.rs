@@ -174,11 +174,11 @@ fn forget_old_notices(stream: &TcpStream) {
 fn written(stream: &TcpStream, out_queue: bool) -> io::Result<u64> {
     let info = tcp_info::read(stream.as_fd())?;
     let mut acked = info.bytes_acked;
-    if !out_queue {
+    if !out_queue || info.half_open {
         // Only the out-queue tells how much is under way, if anything is.
-        return match (info.unacked_segments, info.not_sent) {
-            (0, 0) => Ok(acked),
-            _ => Err(io::Error::from_raw_os_error(libc::EBUSY)),
+        return match info.is_under_way() {
+            false => Ok(acked),
+            true => Err(io::Error::from_raw_os_error(libc::EBUSY)),
         };
     }
     for _ in 0..TRIES {
@@ -208,6 +208,9 @@ fn enable_stamps(stream: &TcpStream, fresh: bool, id_tcp: bool) -> Option<StampK
     }
     // Older kernels count from the first unacknowledged byte, and only the
     // out-queue says how far back that is.
+    if tcp_info::is_half_open(fd) && tcp_info::read(fd).map_or(true, |info| info.is_under_way()) {
+        return None;
+    }
     for _ in 0..TRIES {
         timestamping::clear(fd).ok()?;
         let before = out_queue::unacknowledged(fd).ok()?;

@@ -97,7 +97,8 @@ impl Connection {
             }
             return Some((acked, Some(accepted.saturating_sub(info.not_sent))));
         }
-        if cx.facilities.out_queue {
+        // Of half a handshake the out-queue says nothing.
+        if cx.facilities.out_queue && !tcp_info::is_half_open(fd) {
             let queued = out_queue::unacknowledged(fd).ok()?;
             let fin = u64::from(self.end == StreamEnd::Sent);
             return Some(((accepted + fin).saturating_sub(queued), None));
@@ -108,10 +109,11 @@ impl Connection {
     /// What TCP has: bytes acknowledged, and bytes that are not, since the
     /// connection was attached; an end of the stream counts as one. `None` if
     /// the peer's acknowledgements keep coming between the readings, and where
-    /// there are none.
+    /// there are none or no out-queue to go with them yet.
     pub(super) fn written(&self) -> Option<(u64, u64)> {
         let fd = self.stream.as_fd();
-        let mut before = tcp_info::read(fd).ok()?.bytes_acked;
+        let info = tcp_info::read(fd).ok().filter(|info| !info.half_open)?;
+        let mut before = info.bytes_acked;
         for _ in 0..TRIES {
             let queued = out_queue::unacknowledged(fd).ok()?;
             let after = tcp_info::read(fd).ok()?.bytes_acked;

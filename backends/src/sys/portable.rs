@@ -175,10 +175,15 @@ pub(crate) mod tcp_info {
         pub(crate) bytes_acked: u64,
         pub(crate) unacked_segments: u32,
         pub(crate) not_sent: u64,
+        pub(crate) half_open: bool,
         pub(crate) rtt: Duration,
     }
 
     impl TcpInfo {
+        pub(crate) fn is_under_way(&self) -> bool {
+            false
+        }
+
         pub(crate) fn is_unwritten(&self) -> bool {
             false
         }
@@ -186,6 +191,10 @@ pub(crate) mod tcp_info {
 
     pub(crate) fn read(_: BorrowedFd<'_>) -> io::Result<TcpInfo> {
         Err(super::unsupported())
+    }
+
+    pub(crate) fn is_half_open(_: BorrowedFd<'_>) -> bool {
+        false
     }
 }
 

@@ -5,6 +5,7 @@
 mod bounds;
 mod closing;
 mod connecting;
+mod fast_open;
 mod input;
 mod lending;
 mod pace;
