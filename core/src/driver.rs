@@ -21,7 +21,9 @@ pub trait Driver: fmt::Debug {
     /// Starts to accept from `listener`: [`Event::Accepted`](crate::Event::Accepted).
     ///
     /// # Errors
-    /// Gives the listener back if the operating system will not poll it.
+    /// Gives the listener back if the operating system will not poll it, or if it is
+    /// not TCP's own: one of multipath TCP (`IPPROTO_MPTCP`) is refused with
+    /// `EPROTONOSUPPORT`, because it does not tell what becomes of what is sent.
     fn listen(&mut self, listener: TcpListener) -> Result<ListenerId, Refused<TcpListener>>;
 
     /// Stops accepting and gives the listener back, which is non-blocking now.

@@ -201,7 +201,9 @@ impl AsFd for Socket {
     }
 }
 
-/// Any connected TCP socket, whatever was done with it before.
+/// Any connected TCP socket, whatever was done with it before. One of multipath TCP
+/// (`IPPROTO_MPTCP`) is refused with `EPROTONOSUPPORT`: it shows the account of its
+/// first path only, and has no stamps.
 ///
 /// Where something was written before, or `SO_ZEROCOPY` is on, memory is not lent to
 /// the kernel by `MSG_ZEROCOPY` but copied: whether that was used before, and so which

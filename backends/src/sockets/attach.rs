@@ -4,7 +4,7 @@ use super::connecting::CONNECTING;
 use super::connection::{Connection, ZeroCopy};
 use super::context::Context;
 use super::native::Native;
-use crate::sys::{error_queue, fast_open, out_queue, tcp_info, timestamping, zero_copy};
+use crate::sys::{error_queue, fast_open, out_queue, protocol, tcp_info, timestamping, zero_copy};
 use lastbyte::{
     AttachOptions, ConnectionId, Ledger, LedgerLimits, RefuseReason, Refused, Socket, StampKeys,
 };
@@ -88,6 +88,10 @@ pub(super) struct TakenOver {
 /// What can be done before it is connected. Says whether it is.
 fn prepare(socket: &Socket, fresh: bool, options: &AttachOptions) -> Result<bool, Failed> {
     let stream = socket.stream();
+    if !fresh {
+        // A fresh one's listener was asked.
+        protocol::expect_tcp(stream.as_fd()).map_err(|error| ("SO_PROTOCOL", error))?;
+    }
     if options.no_delay {
         stream.set_nodelay(true).map_err(|error| ("TCP_NODELAY", error))?;
     }

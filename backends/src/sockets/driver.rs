@@ -6,6 +6,7 @@ use super::listener::Listener;
 use super::selector::{Done, Happening, Selector};
 use super::table::Table;
 use crate::facilities::Facilities;
+use crate::sys::protocol;
 use lastbyte::{
     AttachOptions, Attached, CompletionSink, ConnectionId, ControlRecord, Counters, Driver,
     DriverConfig, DriverError, FailReason, Limit, ListenerId, Moment, NotRegistered, OffloadError,
@@ -274,6 +275,9 @@ impl<S: Selector, K: CompletionSink> SocketDriver<S, K> {
 
 impl<S: Selector, K: CompletionSink> Driver for SocketDriver<S, K> {
     fn listen(&mut self, listener: TcpListener) -> Result<ListenerId, Refused<TcpListener>> {
+        if let Err(error) = protocol::expect_tcp(listener.as_fd()) {
+            return Err(Refused::new(listener, system("SO_PROTOCOL", &error)));
+        }
         let entry = self.listeners.vacant_entry();
         let (slot, token) = (entry.key(), entry.key() * 2 + 1);
         let added = listener

@@ -26,6 +26,7 @@ cfg_if::cfg_if! {
         pub(crate) mod message;
         mod option;
         pub(crate) mod out_queue;
+        pub(crate) mod protocol;
         pub(crate) mod ring;
         pub(crate) mod sealed_memory;
         pub(crate) mod sendfile;

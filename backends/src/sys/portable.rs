@@ -97,6 +97,15 @@ pub(crate) mod out_queue {
     }
 }
 
+pub(crate) mod protocol {
+    use std::io;
+    use std::os::fd::BorrowedFd;
+
+    pub(crate) fn expect_tcp(_: BorrowedFd<'_>) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 pub(crate) mod ring {
     use super::message::Options;
 

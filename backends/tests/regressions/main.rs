@@ -9,6 +9,7 @@ mod fast_open;
 mod input;
 mod lending;
 mod pace;
+mod protocol;
 mod receive_ahead;
 mod sending;
 mod stamps;
