@@ -68,40 +68,29 @@ impl Connection {
     /// Reads the socket's own account. `None` where the kernel has none.
     pub(super) fn look(&mut self, cx: &mut Context) -> Option<Look> {
         let began = cx.time();
-        let (acked, transmitted) = self.account(cx)?;
+        let acked = self.account(cx)?;
         self.note_end_acked(acked);
         let at = cx.now();
-        Some(Look {
-            acked: Some(WireOffset::new(acked)),
-            transmitted: transmitted.map(WireOffset::new),
-            began,
-            at,
-        })
+        // What TCP has sent may still wait in a queue of the device's
+        // (net/ipv4/tcp.c, `tcp_get_info`, counts it as sent): only its
+        // acknowledgement shows that it was transmitted.
+        Some(Look { acked: Some(WireOffset::new(acked)), transmitted: None, began, at })
     }
 
-    /// Bytes acknowledged, and transmitted, since the connection was attached;
-    /// an acknowledged FIN counts as one.
-    fn account(&mut self, cx: &Context) -> Option<(u64, Option<u64>)> {
-        let accepted = self.ledger.accepted_to().get();
+    /// Bytes acknowledged since the connection was attached; an acknowledged FIN
+    /// counts as one.
+    fn account(&mut self, cx: &Context) -> Option<u64> {
         let fd = self.stream.as_fd();
         if cx.facilities.tcp_info {
             let info = tcp_info::read(fd).ok()?;
             self.rtt = info.rtt;
-            let acked = info.bytes_acked.saturating_sub(self.acked_base);
-            if self.sealing().is_some() {
-                // TCP may not have all that was accepted.
-                let written = self.written().map(|(acked, queued)| acked + queued);
-                let wire = self.ledger.wire_to().get();
-                let sent = |to: u64| to.saturating_sub(info.not_sent).min(wire);
-                return Some((acked, written.map(sent)));
-            }
-            return Some((acked, Some(accepted.saturating_sub(info.not_sent))));
+            return Some(info.bytes_acked.saturating_sub(self.acked_base));
         }
         // Of half a handshake the out-queue says nothing.
         if cx.facilities.out_queue && !tcp_info::is_half_open(fd) {
             let queued = out_queue::unacknowledged(fd).ok()?;
             let fin = u64::from(self.end == StreamEnd::Sent);
-            return Some(((accepted + fin).saturating_sub(queued), None));
+            return Some((self.ledger.accepted_to().get() + fin).saturating_sub(queued));
         }
         None
     }

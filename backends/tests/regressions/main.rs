@@ -2,6 +2,7 @@
 
 #![cfg(all(target_os = "linux", not(lastbyte_portable)))]
 
+mod apart;
 mod bounds;
 mod closing;
 mod connecting;
@@ -13,4 +14,5 @@ mod protocol;
 mod receive_ahead;
 mod sending;
 mod stamps;
+mod transmitted;
 mod world;

@@ -38,7 +38,8 @@ pub enum StampOf {
 pub struct Look {
     /// Bytes that the peer has acknowledged.
     pub acked: Option<WireOffset>,
-    /// Bytes that were handed to the device at least once.
+    /// Bytes that were handed to the device at least once, where the backend can tell.
+    /// `tcpi_notsent_bytes` does not: what TCP has sent may wait in a queue yet.
     pub transmitted: Option<WireOffset>,
     /// When the look began: what it does not show had not happened by then.
     pub began: Time,
