@@ -3,8 +3,8 @@
 use lastbyte::Socket;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, TcpListener};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
@@ -165,10 +165,7 @@ fn device() -> io::Result<File> {
     let flags = |flags: i32| libc::c_short::try_from(flags).expect("short");
     request.ifr_ifru.ifru_flags = flags(libc::IFF_TUN | libc::IFF_NO_PI);
     ask(device.as_raw_fd(), libc::TUNSETIFF, &mut request)?;
-    // SAFETY: takes no pointers.
-    let socket = check(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM, 0) })?;
-    // SAFETY: the descriptor was made just now, and nobody else has it.
-    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     let requests =
         [(libc::SIOCSIFADDR, HERE), (libc::SIOCSIFNETMASK, Ipv4Addr::new(255, 255, 255, 0))];
     for (number, address) in requests {
