@@ -192,6 +192,74 @@ fn many_resets_take_few_operations_by_readiness() {
     many_ends_take_few_operations("uring-receive,uring-timestamps");
 }
 
+/// Whether `peer` has a byte to read within a little while.
+fn is_answered(mut peer: &TcpStream) -> bool {
+    peer.set_nonblocking(true).unwrap();
+    (0..100).any(|_| {
+        let read = peer.read(&mut [0]);
+        if read.is_err() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        matches!(read, Ok(1))
+    })
+}
+
+/// Answers leave while other requests still wait to be told. A queue that fills up is
+/// handed over because of that, so this one has room for all.
+fn answers_leave_during_a_backlog(disabled: &str) {
+    const MANY: usize = 1000;
+    let queue = EventQueue::default();
+    let Some(mut driver) = driver(disabled, (4096, 8192), &queue) else { return };
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut peers = HashMap::new();
+    for _ in 0..MANY {
+        let peer = TcpStream::connect(address).unwrap();
+        let (own, _) = listener.accept().unwrap();
+        let connection = driver.attach(own.into(), &AttachOptions::default()).unwrap().connection;
+        driver.receive(connection).unwrap();
+        peers.insert(connection, peer);
+    }
+    for _ in 0..8 {
+        driver.turn(Some(Duration::ZERO)).unwrap();
+    }
+    for mut peer in peers.values() {
+        peer.write_all(&[1]).unwrap();
+    }
+    let mut told_in = Vec::new();
+    let (mut told, mut turns) = (0, 0);
+    let began = Instant::now();
+    while told < MANY * 3 / 4 {
+        assert!(began.elapsed() < PATIENCE, "{told} told: {driver:?}");
+        driver.turn(Some(Duration::from_millis(100))).unwrap();
+        turns += 1;
+        while let Some(event) = queue.pop() {
+            if let Event::Received { connection, .. } = event {
+                told += 1;
+                told_in.push((turns, connection));
+                driver.submit(connection, Payload::from(vec![1]), Watch::NONE).unwrap();
+            }
+        }
+    }
+    assert!(told < MANY, "all of {MANY} were told at once");
+    told_in.retain(|(turn, _)| turn + 3 <= turns);
+    assert!(!told_in.is_empty(), "{told} of {MANY} were told in {turns} turns");
+    for (turn, connection) in told_in {
+        let is_answered = is_answered(&peers[&connection]);
+        assert!(is_answered, "what turn {turn} told has no answer after {turns}");
+    }
+}
+
+#[test]
+fn answers_leave_while_requests_wait() {
+    answers_leave_during_a_backlog("");
+}
+
+#[test]
+fn answers_leave_while_requests_wait_on_a_ring_that_fills_by_itself() {
+    answers_leave_during_a_backlog("uring-taskrun");
+}
+
 /// Dropping a driver in the middle of everything lets go of everything.
 #[test]
 fn dropping_ends_what_is_under_way_and_frees_or_counts() {

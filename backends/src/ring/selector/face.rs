@@ -138,6 +138,13 @@ impl Selector for RingSelector {
                 event.clear();
             }
             self.more = self.ring.has_more();
+        } else if self.started {
+            // What was started does not wait until all of that is handled. (The kernel
+            // puts nothing on a deferred ring for that: `io_uring/io_uring.c`,
+            // `io_uring_enter`, without `IORING_ENTER_GETEVENTS`.)
+            let handed_over = self.ring.hand_over();
+            self.started = !self.ring.has_handed_over();
+            handed_over?;
         }
         self.woken = false;
         if self.has_stale && !self.stamps.is_empty() {

@@ -158,14 +158,22 @@ impl Ring {
     /// Hands over what was started, and lets the kernel put completions into
     /// the queue, without waiting.
     pub(crate) fn submit(&mut self) -> io::Result<()> {
+        self.enter_with(ENTER_GETEVENTS)
+    }
+
+    /// Hands over what was started, and no more: completions that wait for this
+    /// thread go on waiting.
+    pub(crate) fn hand_over(&mut self) -> io::Result<()> {
+        self.enter_with(0)
+    }
+
+    fn enter_with(&mut self, flags: u32) -> io::Result<()> {
         let entered = with!(&mut self.queues, ring => {
             let started = u32::try_from(ring.submission().len()).unwrap_or(u32::MAX);
             // SAFETY: no argument is passed, and the flag only asks for
             // completions. What the operations refer to was seen to when they
             // were started.
-            unsafe {
-                ring.submitter().enter::<libc::sigset_t>(started, 0, ENTER_GETEVENTS, None)
-            }
+            unsafe { ring.submitter().enter::<libc::sigset_t>(started, 0, flags, None) }
         });
         match entered {
             Err(error) if is_harmless(&error) => Ok(()),
