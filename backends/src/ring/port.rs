@@ -1,7 +1,6 @@
 //! What is going on for one descriptor.
 
 use super::in_flight::Purpose;
-use std::net::TcpStream;
 use std::os::fd::{AsRawFd, RawFd};
 
 /// Times that input may come unasked before a peer is taken for one that sends
@@ -21,9 +20,8 @@ pub(super) struct Port {
     /// Who hears of it; nobody once it is retired.
     pub(super) token: Option<usize>,
     pub(super) listens: bool,
-    /// Once retired: closed when the kernel has no more to do with it, because
-    /// operations keep the connection open beyond a `close(2)`.
-    pub(super) closing: Option<TcpStream>,
+    /// Once retired: who hears when the kernel has no more to do with it.
+    pub(super) retired: Option<usize>,
     pub(super) wants_input: bool,
     pub(super) wants_output: bool,
     /// Waits to be looked after.
@@ -77,7 +75,7 @@ impl Port {
             fd,
             token: Some(token),
             listens,
-            closing: None,
+            retired: None,
             wants_input: false,
             wants_output: false,
             is_dirty: false,

@@ -9,11 +9,12 @@ use crate::facilities::Facilities;
 use crate::sys::protocol;
 use lastbyte::{
     AttachOptions, Attached, CompletionSink, ConnectionId, ControlRecord, Counters, Driver,
-    DriverConfig, DriverError, FailReason, Limit, ListenerId, Moment, NotRegistered, OffloadError,
-    OffloadOptions, Offloaded, Payload, Pool, RefuseReason, Refused, Socket, Time, TlsSession,
-    TrafficKeys, TransferId, Transport, Turn, Wake, Watch,
+    DriverConfig, DriverError, Event, FailReason, Limit, ListenerId, Moment, NotRegistered,
+    OffloadError, OffloadOptions, Offloaded, Payload, Pool, RefuseReason, Refused, Socket, Time,
+    TlsSession, TrafficKeys, TransferId, Transport, Turn, Wake, Watch,
 };
 use slab::Slab;
+use std::collections::VecDeque;
 use std::fmt;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -26,12 +27,20 @@ use std::time::{Duration, Instant};
 const LAST_WAIT: Duration = Duration::from_millis(200);
 const WAITS: u32 = 100;
 
+/// How long an end is held back at the most, if the kernel does not let go of the
+/// connection.
+const LONGEST_HELD: Duration = Duration::from_millis(200);
+
 pub(crate) struct SocketDriver<S: Selector, K: CompletionSink> {
     selector: S,
     sink: K,
     cx: Context,
     connections: Table,
     listeners: Slab<Listener>,
+    /// Slots of connections that are gone, and that the kernel still has to do with.
+    retired: Vec<usize>,
+    /// Their ends, and until when they are not told yet.
+    held: VecDeque<(Event, Time)>,
     generation: u32,
     happened: Vec<Happening>,
     /// The last turn delivered, and looked at no socket.
@@ -49,6 +58,8 @@ impl<S: Selector, K: CompletionSink> SocketDriver<S, K> {
             cx: Context::new(config, facilities, completes),
             connections: Table::default(),
             listeners: Slab::new(),
+            retired: Vec::new(),
+            held: VecDeque::new(),
             generation: 0,
             happened: Vec::new(),
             delivered_only: false,
@@ -98,7 +109,7 @@ impl<S: Selector, K: CompletionSink> SocketDriver<S, K> {
                 on_listener(listener, &mut self.cx);
                 self.tidy_listener(slot);
             }
-        } else if let Some(connection) = self.connections.get_mut(slot) {
+        } else if let Some(connection) = active(&mut self.connections, slot) {
             on_connection(connection, &mut self.cx);
             self.tidy(slot);
         }
@@ -112,11 +123,7 @@ impl<S: Selector, K: CompletionSink> SocketDriver<S, K> {
             if connection.in_again {
                 self.cx.again.retain(|&other| other != token);
             }
-            if let Some(connection) = self.connections.remove(slot) {
-                self.cx.outbox.counters.connections -= 1;
-                self.selector.retire(connection.stream, token);
-            }
-            return;
+            return self.retire(slot);
         }
         // Whoever reads from a socket that cannot connect takes its error away.
         let reads =
@@ -128,6 +135,71 @@ impl<S: Selector, K: CompletionSink> SocketDriver<S, K> {
         if let Some((memory, zero_copy)) = prepared {
             self.selector.send(token, memory, zero_copy);
         }
+    }
+
+    fn retire(&mut self, slot: usize) {
+        let connection = &self.connections[slot];
+        let token = connection.token;
+        self.selector.retire(connection.stream.as_fd(), token);
+        self.cx.outbox.counters.connections -= 1;
+        if self.selector.is_retiring(token) {
+            self.retired.push(slot);
+        } else {
+            self.connections.remove(slot);
+        }
+    }
+
+    /// Closes what was retired, unless the kernel still has to do with it.
+    fn close_retired(&mut self) {
+        if self.retired.is_empty() {
+            return;
+        }
+        self.selector.end_retired();
+        let Self { selector, connections, retired, .. } = self;
+        retired.retain(|&slot| {
+            let is_retiring =
+                connections.get(slot).is_some_and(|gone| selector.is_retiring(gone.token));
+            if !is_retiring {
+                connections.remove(slot);
+            }
+            is_retiring
+        });
+    }
+
+    /// Tells the ends that were held back for long enough.
+    fn tell_held(&mut self) -> usize {
+        let held = self.held.len();
+        if held == 0 {
+            return 0;
+        }
+        let now = self.cx.time();
+        for _ in 0..held {
+            let Some((event, until)) = self.held.pop_front() else { break };
+            if until > now && is_early(&event, &self.connections) {
+                self.held.push_back((event, until));
+            } else {
+                self.sink.complete(event);
+            }
+        }
+        held - self.held.len()
+    }
+
+    /// Tells everything but the ends of connections that are not closed yet.
+    fn tell(&mut self) -> usize {
+        if self.retired.is_empty() {
+            return self.cx.outbox.deliver(&mut self.sink);
+        }
+        let until = self.cx.time().after(LONGEST_HELD);
+        let Self { sink, connections, held, .. } = self;
+        let before = held.len();
+        let told = self.cx.outbox.deliver(&mut Holding { sink, connections, held, until });
+        told + before - self.held.len()
+    }
+
+    /// When there is something to do whatever happens.
+    fn next_alarm(&self) -> Option<Time> {
+        let held = self.held.front().map(|(_, until)| *until);
+        [self.cx.timers.next(), held].into_iter().flatten().min()
     }
 
     fn tidy_listener(&mut self, slot: usize) {
@@ -142,7 +214,7 @@ impl<S: Selector, K: CompletionSink> SocketDriver<S, K> {
             return Some(Duration::ZERO);
         }
         self.waited_at = self.cx.time();
-        let until_alarm = self.cx.timers.next().map(|at| at.since(self.waited_at));
+        let until_alarm = self.next_alarm().map(|at| at.since(self.waited_at));
         match (wait, until_alarm) {
             (Some(wait), Some(alarm)) => Some(wait.min(alarm)),
             (wait, alarm) => wait.or(alarm),
@@ -174,7 +246,7 @@ impl<S: Selector, K: CompletionSink> SocketDriver<S, K> {
                 listener.done(done, &mut self.cx);
                 self.tidy_listener(slot);
             }
-        } else if let Some(connection) = self.connections.get_mut(slot) {
+        } else if let Some(connection) = active(&mut self.connections, slot) {
             let stamped = matches!(done, Done::Stamped(_));
             connection.done(done, now, &mut self.cx);
             // One that is in use wants after a stamp what it wanted before.
@@ -237,7 +309,7 @@ impl<S: Selector, K: CompletionSink> SocketDriver<S, K> {
 
     fn fail_all(&mut self, reason: &FailReason) {
         for slot in 0..self.connections.slots() {
-            if let Some(connection) = self.connections.get_mut(slot) {
+            if let Some(connection) = active(&mut self.connections, slot) {
                 connection.die(reason, &mut self.cx);
                 self.tidy(slot);
             }
@@ -254,16 +326,17 @@ impl<S: Selector, K: CompletionSink> SocketDriver<S, K> {
             drop(self.selector.wait(Some(Duration::from_millis(1)), &mut self.happened));
             self.handle_happened();
             for slot in 0..self.connections.slots() {
-                if let Some(connection) = self.connections.get_mut(slot) {
+                if let Some(connection) = active(&mut self.connections, slot) {
                     connection.drain_error_queue(&mut self.cx);
                     connection.progress_phase(&mut self.cx);
                     self.tidy(slot);
                 }
             }
+            self.close_retired();
         }
         let never = Time::from_nanos(u64::MAX);
         for slot in 0..self.connections.slots() {
-            if let Some(connection) = self.connections.get_mut(slot) {
+            if let Some(connection) = active(&mut self.connections, slot) {
                 connection.suppose_sent(&mut self.cx);
                 connection.enforce_deadline(never, &mut self.cx);
                 connection.progress_phase(&mut self.cx);
@@ -308,7 +381,7 @@ impl<S: Selector, K: CompletionSink> Driver for SocketDriver<S, K> {
         socket: Socket,
         options: &AttachOptions,
     ) -> Result<Attached, Refused<Socket>> {
-        let outstanding = self.connections.len() as u64;
+        let outstanding = (self.connections.len() - self.retired.len()) as u64;
         let allowed = u64::from(self.cx.config.max_connections);
         if outstanding >= allowed {
             let limit = Limit::Connections;
@@ -490,8 +563,8 @@ impl<S: Selector, K: CompletionSink> Driver for SocketDriver<S, K> {
 
     fn deliver(&mut self) -> usize {
         // Whoever hears that a connection is closed may rely on it.
-        self.selector.close_retired();
-        let delivered = self.cx.outbox.deliver(&mut self.sink);
+        self.close_retired();
+        let delivered = self.tell_held() + self.tell();
         self.connections.delivered();
         delivered
     }
@@ -503,7 +576,7 @@ impl<S: Selector, K: CompletionSink> Driver for SocketDriver<S, K> {
     fn next_turn_by(&self) -> Option<Time> {
         if self.cx.again.is_empty() && self.cx.outbox.is_empty() && !self.selector.is_pressed() {
             let again = self.selector.looks_again_after().map(|most| self.waited_at.after(most));
-            [self.cx.timers.next(), again].into_iter().flatten().min()
+            [self.next_alarm(), again].into_iter().flatten().min()
         } else {
             Some(self.now())
         }
@@ -528,12 +601,47 @@ impl<S: Selector, K: CompletionSink> Driver for SocketDriver<S, K> {
 impl<S: Selector, K: CompletionSink> Drop for SocketDriver<S, K> {
     fn drop(&mut self) {
         self.fail_all(&FailReason::Closed);
+        self.close_retired();
         if self.connections.len() > 0 {
             self.reclaim_all();
         }
         // A sink that panics while a panic is under way would end the process.
         if !std::thread::panicking() {
             self.deliver();
+            while let Some((event, _)) = self.held.pop_front() {
+                self.sink.complete(event);
+            }
+        }
+    }
+}
+
+/// A connection that has something to do; one that is retired has not.
+fn active(connections: &mut Table, slot: usize) -> Option<&mut Connection> {
+    connections.get_mut(slot).filter(|connection| !connection.phase.is_gone())
+}
+
+/// Whether this is the end of a connection that is not closed yet.
+fn is_early(event: &Event, connections: &Table) -> bool {
+    let Event::Closed { connection: id, .. } = event else { return false };
+    let owner = connections.get(id.slot() as usize);
+    owner.is_some_and(|owner| owner.id == *id && owner.phase.is_gone())
+}
+
+/// Hands on all but early ends. Nothing else follows the end of a connection, so
+/// what is told of each stays in order.
+struct Holding<'a, K> {
+    sink: &'a mut K,
+    connections: &'a Table,
+    held: &'a mut VecDeque<(Event, Time)>,
+    until: Time,
+}
+
+impl<K: CompletionSink> CompletionSink for Holding<'_, K> {
+    fn complete(&mut self, event: Event) {
+        if is_early(&event, self.connections) {
+            self.held.push_back((event, self.until));
+        } else {
+            self.sink.complete(event);
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::sys::ring::SendMemory;
 use lastbyte::{Arena, Counters, NotRegistered, Stamp, Wake};
 use std::io;
 use std::net::TcpStream;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,14 +98,20 @@ pub(crate) trait Selector: std::fmt::Debug {
     /// Forgets a descriptor, which stays open.
     fn remove(&mut self, fd: BorrowedFd<'_>, token: usize);
 
-    /// Forgets a connection, and closes it as soon as the kernel has no more to
-    /// do with it.
-    fn retire(&mut self, stream: TcpStream, token: usize) {
-        self.remove(stream.as_fd(), token);
+    /// Forgets a connection that is to be closed as soon as it is not
+    /// [retiring](Self::is_retiring). Until then the token stays in use.
+    fn retire(&mut self, fd: BorrowedFd<'_>, token: usize) {
+        self.remove(fd, token);
     }
 
-    /// Sees to it that what was retired is closed, if that is up to it.
-    fn close_retired(&mut self) {}
+    /// Takes what was retired as far as it comes without waiting.
+    fn end_retired(&mut self) {}
+
+    /// Whether the kernel still has to do with what was retired: its operations
+    /// keep a connection open beyond a `close(2)`.
+    fn is_retiring(&self, _: usize) -> bool {
+        false
+    }
 
     /// From now on report input, output; errors always.
     fn want(&mut self, token: usize, input: bool, output: bool);

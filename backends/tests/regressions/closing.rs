@@ -2,8 +2,8 @@
 
 use crate::world::{BOTH, World, content, is_closed, pair, reached, reader};
 use lastbyte::{
-    BackendKind, Choice, CloseOutcome, DriverConfig, Event, FileRange, Payload, Reached,
-    Restrictions, Stage, Watch,
+    AttachOptions, BackendKind, Choice, CloseOutcome, ConnectionId, Driver, DriverConfig, Event,
+    FileRange, Payload, Reached, Restrictions, Stage, Watch,
 };
 use lastbyte_backends::SealedMemory;
 use std::io::{ErrorKind, Read, Write};
@@ -156,6 +156,68 @@ fn a_close_ends_in_time_whatever_peers_send() {
             flood.join().expect("ends with its connection");
         }
     }
+}
+
+/// A delivery waited until the kernel had let go of each connection that was over,
+/// which takes it long where another thread has started the operations.
+#[test]
+fn a_delivery_does_not_wait_for_what_another_thread_has_started() {
+    const MANY: usize = 20;
+    for &kind in lastbyte_backends::BUILT {
+        let (sender, events) = std::sync::mpsc::channel();
+        let starts = std::thread::spawn(move || start_many(kind, MANY, sender));
+        let (mut driver, ids, peers) = starts.join().expect("starts");
+        let mut took = Vec::new();
+        let mut closed = Vec::new();
+        for id in &ids {
+            driver.abort(*id).expect("an open connection");
+            let began = Instant::now();
+            driver.deliver();
+            driver.turn(Some(Duration::ZERO)).expect("turns");
+            took.push(began.elapsed());
+        }
+        let end = Instant::now() + Duration::from_secs(20);
+        while closed.len() < MANY {
+            assert!(Instant::now() < end, "{kind}: {} of {MANY} are closed", closed.len());
+            driver.turn(Some(Duration::from_millis(100))).expect("turns");
+            closed.extend(events.try_iter().filter_map(|event| match event {
+                Event::Closed { connection, .. } => Some(connection),
+                _ => None,
+            }));
+        }
+        closed.sort_unstable_by_key(|id| id.slot());
+        assert_eq!(closed, ids, "{kind}");
+        // The median, for a busy machine may hold up some.
+        took.sort_unstable();
+        assert!(took[MANY / 2] < Duration::from_millis(4), "{kind}: {took:?}");
+        for mut peer in peers {
+            let error = peer.read(&mut [0]).expect_err("it was reset");
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{kind}");
+        }
+        assert_eq!(driver.counters().connections, 0, "{kind}");
+    }
+}
+
+type Started = (Box<dyn Driver + Send>, Vec<ConnectionId>, Vec<TcpStream>);
+
+/// A driver of connections that wait for input.
+fn start_many(kind: BackendKind, many: usize, to: std::sync::mpsc::Sender<Event>) -> Started {
+    let backend = lastbyte_backends::open(Choice::Only(kind), &Restrictions::none());
+    let backend = backend.expect("opens");
+    let driver = backend.movable_driver(&DriverConfig::default(), Box::new(to));
+    let mut driver = driver.expect("a driver");
+    let (mut ids, mut peers) = (Vec::new(), Vec::new());
+    for _ in 0..many {
+        let (near, far) = pair();
+        let attached = driver.attach(near.into(), &AttachOptions::default()).expect("attaches");
+        driver.receive(attached.connection).expect("an open connection");
+        ids.push(attached.connection);
+        peers.push(far);
+    }
+    for _ in 0..5 {
+        driver.turn(Some(Duration::from_millis(1))).expect("turns");
+    }
+    (driver, ids, peers)
 }
 
 fn is_end(event: &Event) -> bool {

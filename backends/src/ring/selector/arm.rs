@@ -22,6 +22,9 @@ impl RingSelector {
     }
 
     fn try_start_wanted(&mut self) -> io::Result<()> {
+        if !self.cancel_left() {
+            return Err(io::Error::from_raw_os_error(libc::EBUSY));
+        }
         if !self.listens_to_waker {
             let fd = self.waker.as_raw_fd();
             self.start(NOWHERE, Purpose::Wake, |ring, name| {

@@ -21,6 +21,7 @@ impl RingSelector {
     pub(super) fn enter_until(&mut self, done: impl Fn(&mut Self) -> bool) {
         let began = Instant::now();
         for wait in 1.. {
+            self.cancel_left();
             // An error here would show again at the next turn.
             let entered = self.ring.enter(Some(ONE_WAIT));
             self.reap();
@@ -31,14 +32,30 @@ impl RingSelector {
         }
     }
 
-    /// Tells everything that operations of a port go by to end.
-    pub(super) fn cancel_all(&mut self, place: usize) {
+    /// Tells everything that operations of a port go by to end, and says whether
+    /// there was room for that. If not, [`Self::cancel_left`] does it later.
+    pub(super) fn cancel_all(&mut self, place: usize) -> bool {
         let armed: Vec<u64> = self.ports[place].armed().collect();
         for name in armed {
-            // If there is no room even for that, the ring's end waits for it.
-            drop(self.ring.cancel(name, NOBODY));
+            if self.ring.cancel(name, NOBODY).is_err() {
+                self.uncancelled.push(place);
+                return false;
+            }
             self.started = true;
         }
+        true
+    }
+
+    /// Tells what could not be told to end before, and says whether that is all.
+    pub(super) fn cancel_left(&mut self) -> bool {
+        while let Some(place) = self.uncancelled.pop() {
+            // It may have ended by itself, and the place be somebody else's.
+            let is_left = self.ports.get(place).is_some_and(|port| port.token.is_none());
+            if is_left && !self.cancel_all(place) {
+                return false;
+            }
+        }
+        true
     }
 
     /// Forgets a port that nothing is under way for.

@@ -1,6 +1,6 @@
 //! What the driver sees.
 
-use super::{NOWHERE, RingSelector};
+use super::{NOWHERE, RETIRING, RingSelector};
 use crate::ring::in_flight::Purpose;
 use crate::ring::port::Port;
 use crate::sockets::selector::{Completes, Done, Happening, Ready, Selector};
@@ -55,25 +55,39 @@ impl Selector for RingSelector {
         }
     }
 
-    fn retire(&mut self, stream: TcpStream, token: usize) {
+    fn retire(&mut self, _: BorrowedFd<'_>, token: usize) {
         let Some(place) = self.port(token) else { return };
         self.forget_token(token);
         let port = &mut self.ports[place];
         port.token = None;
         if port.busy == 0 {
-            drop(stream);
             self.forget(place);
         } else {
-            port.closing = Some(stream);
-            self.closing += 1;
+            port.retired = Some(token);
+            self.places[token] = RETIRING;
+            self.retiring += 1;
             self.cancel_all(place);
         }
     }
 
-    fn close_retired(&mut self) {
-        if self.closing > 0 {
-            self.enter_until(|selector| selector.closing == 0);
+    /// What this thread has started mostly ends with that. What another one has ends
+    /// when that one, or a work item in place of one that is gone, gets to it
+    /// (`io_uring/io_uring.c`, `io_req_normal_work_add`).
+    fn end_retired(&mut self) {
+        if self.retiring == 0 {
+            return;
         }
+        self.cancel_left();
+        if self.started || self.ring.has_more() {
+            // An error here would show again at the next turn.
+            drop(self.ring.submit());
+            self.started = !self.ring.has_handed_over();
+        }
+        self.reap();
+    }
+
+    fn is_retiring(&self, token: usize) -> bool {
+        self.places.get(token) == Some(&RETIRING)
     }
 
     fn want(&mut self, token: usize, input: bool, output: bool) {
@@ -273,11 +287,8 @@ impl Selector for RingSelector {
     fn stop_accepting(&mut self, token: usize) -> Vec<TcpStream> {
         let Some(place) = self.port(token) else { return Vec::new() };
         self.ports[place].wants_input = false;
-        if let Some(input) = self.ports[place].input {
-            drop(self.cancel_input(place, input));
-            self.enter_until(|selector| {
-                selector.ports.get(place).is_none_or(|port| port.input.is_none())
-            });
+        if !self.has_stopped_input(place) {
+            self.enter_until(|selector| selector.has_stopped_input(place));
         }
         let mut accepted = Vec::new();
         for happening in std::mem::take(&mut self.waiting) {
@@ -295,7 +306,20 @@ impl Selector for RingSelector {
 impl RingSelector {
     /// Whether something that is to be waited for could not be started.
     fn is_behind(&self) -> bool {
-        !self.dirty.is_empty() || !self.starved.is_empty() || !self.listens_to_waker
+        !self.dirty.is_empty()
+            || !self.starved.is_empty()
+            || !self.uncancelled.is_empty()
+            || !self.listens_to_waker
+    }
+
+    /// Whether no input is awaited any more; if it is, that is told to end.
+    fn has_stopped_input(&mut self, place: usize) -> bool {
+        let Some(input) = self.ports.get(place).and_then(|port| port.input) else { return true };
+        if !input.cancelled {
+            // If there was no room, there is more next time.
+            drop(self.cancel_input(place, input));
+        }
+        false
     }
 
     /// What a happening means now that later ones may have come: a socket that

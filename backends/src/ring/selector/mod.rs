@@ -32,6 +32,9 @@ const BUFFERS: u16 = 256;
 /// Where a token that is not known has its port.
 const NOWHERE: usize = usize::MAX;
 
+/// Where one has it that hears no more, and that the kernel still has to do with.
+const RETIRING: usize = NOWHERE - 1;
+
 pub(crate) struct RingSelector {
     ring: Ring,
     uses: RingUse,
@@ -43,8 +46,10 @@ pub(crate) struct RingSelector {
     dirty: VecDeque<usize>,
     /// Ports for whose input no buffer was left, the longest ago first.
     starved: VecDeque<usize>,
-    /// Retired ports whose connections are still open.
-    closing: usize,
+    /// Retired ports that the kernel still has to do with.
+    retiring: usize,
+    /// Ports some of whose operations could not be told to end yet.
+    uncancelled: Vec<usize>,
     /// What has happened and was not told.
     waiting: VecDeque<Happening>,
     /// Some of it is meant for those who hear no more.
@@ -114,7 +119,8 @@ impl RingSelector {
             places: Vec::new(),
             dirty: VecDeque::new(),
             starved: VecDeque::new(),
-            closing: 0,
+            retiring: 0,
+            uncancelled: Vec::new(),
             waiting: VecDeque::new(),
             has_stale: false,
             stamps: Vec::new(),
@@ -134,7 +140,7 @@ impl RingSelector {
     }
 
     fn port(&mut self, token: usize) -> Option<usize> {
-        self.places.get(token).copied().filter(|&place| place != NOWHERE)
+        self.places.get(token).copied().filter(|&place| place < RETIRING)
     }
 
     /// Nobody hears under this name any more, until it names somebody else.
@@ -149,7 +155,7 @@ impl RingSelector {
         if std::mem::take(&mut self.has_stale) {
             let places = &self.places;
             let is_heard = |happening: &Happening| {
-                places.get(happening.token()).is_some_and(|&place| place != NOWHERE)
+                places.get(happening.token()).is_some_and(|&place| place < RETIRING)
             };
             self.waiting.retain(is_heard);
             self.stamps.retain(is_heard);

@@ -1,6 +1,6 @@
 //! What completions mean for the ports that they are of.
 
-use super::RingSelector;
+use super::{NOWHERE, RingSelector};
 use crate::ring::in_flight::{Meaning, Purpose, Said};
 use crate::ring::port::Port;
 use crate::sockets::ahead::AheadCount;
@@ -23,13 +23,15 @@ impl RingSelector {
             stamps,
             dirty,
             starved,
-            closing,
+            places,
+            retiring,
             waker,
             listens_to_waker,
             woken,
             ..
         } = self;
-        let mut told = Told { ports, buffers, ahead, waiting, stamps, dirty, starved, closing };
+        let mut told =
+            Told { ports, places, buffers, ahead, waiting, stamps, dirty, starved, retiring };
         ring.reap(|completion| {
             let said = Said {
                 result: completion.result,
@@ -57,13 +59,14 @@ impl RingSelector {
 /// What a completion touches.
 struct Told<'a> {
     ports: &'a mut Slab<Port>,
+    places: &'a mut [usize],
     buffers: &'a mut Option<ReceiveBuffers>,
     ahead: &'a AheadCount,
     waiting: &'a mut VecDeque<Happening>,
     stamps: &'a mut Vec<Happening>,
     dirty: &'a mut VecDeque<usize>,
     starved: &'a mut VecDeque<usize>,
-    closing: &'a mut usize,
+    retiring: &'a mut usize,
 }
 
 impl Told<'_> {
@@ -251,13 +254,16 @@ impl Told<'_> {
         }
     }
 
-    /// Closes what was retired and is at rest.
+    /// Lets go of what was retired and is at rest.
     fn tidy(&mut self, place: usize) {
         let port = &mut self.ports[place];
         if port.token.is_some() || port.busy > 0 {
             return;
         }
-        *self.closing -= usize::from(port.closing.take().is_some());
+        if let Some(token) = port.retired.take() {
+            self.places[token] = NOWHERE;
+            *self.retiring -= 1;
+        }
         if port.pinned == 0 {
             self.ports.remove(place);
         }
