@@ -87,7 +87,8 @@ impl Listener {
 
     /// Accepts until there is nothing to accept, or it is others' turn.
     pub(super) fn accept(&mut self, cx: &mut Context) {
-        if self.is_resting() {
+        // What the selector has accepted needs no descriptor any more.
+        if self.is_resting() && self.accepted.is_empty() {
             return;
         }
         for _ in 0..cx.config.accept_burst {
@@ -128,6 +129,8 @@ impl Listener {
         if !poll::has_input(&self.socket) {
             return;
         }
+        // Those who came before hear first.
+        self.hand_on_all(Vec::new(), cx);
         let errno = error.raw_os_error().unwrap_or(0);
         cx.outbox.push(Event::AcceptPaused { listener: self.id, errno });
     }
