@@ -14,6 +14,7 @@ use lastbyte::{
     TlsSession, TrafficKeys, TransferId, Transport, Turn, Wake, Watch,
 };
 use slab::Slab;
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::{TcpListener, TcpStream};
@@ -120,9 +121,6 @@ impl<S: Selector, K: CompletionSink> SocketDriver<S, K> {
         let connection = &mut self.connections[slot];
         let token = connection.token;
         if connection.phase.is_gone() {
-            if connection.in_again {
-                self.cx.again.retain(|&other| other != token);
-            }
             return self.retire(slot);
         }
         // Whoever reads from a socket that cannot connect takes its error away.
@@ -256,22 +254,39 @@ impl<S: Selector, K: CompletionSink> SocketDriver<S, K> {
         }
     }
 
-    /// The first `waiting`, who had more to do before this turn, get one go.
+    /// Of the first `waiting`, who had more to do before this turn, as many as are its
+    /// share get one go. Those that are gone by now do not count, so they do not pile up.
     fn handle_again(&mut self, waiting: usize) {
+        let mut left = share_of_turn(&self.cx.config);
         for _ in 0..waiting {
+            if left == 0 {
+                return;
+            }
             let Some(token) = self.cx.again.pop_front() else { return };
-            self.with_token(
-                token,
-                |connection, cx| {
-                    connection.in_again = false;
-                    connection.go_on(None, cx);
-                },
-                |listener, cx| {
-                    listener.in_again = false;
-                    listener.accept(cx);
-                },
-            );
+            left -= usize::from(self.go_again(token));
         }
+    }
+
+    /// Says whether there was something to do: a token may be of one that is gone, or
+    /// of its successor, who has an entry of its own.
+    fn go_again(&mut self, token: usize) -> bool {
+        let went = Cell::new(false);
+        self.with_token(
+            token,
+            |connection, cx| {
+                went.set(std::mem::take(&mut connection.in_again));
+                if went.get() {
+                    connection.go_on(None, cx);
+                }
+            },
+            |listener, cx| {
+                went.set(std::mem::take(&mut listener.in_again));
+                if went.get() {
+                    listener.accept(cx);
+                }
+            },
+        );
+        went.get()
     }
 
     fn handle_alarms(&mut self) {
@@ -553,7 +568,7 @@ impl<S: Selector, K: CompletionSink> Driver for SocketDriver<S, K> {
         self.selector
             .wait(wait, &mut self.happened)
             .map_err(|error| DriverError::new("waiting for readiness", &error))?;
-        let waiting = self.cx.again.len().min(share_of_turn(&self.cx.config));
+        let waiting = self.cx.again.len();
         self.handle_happened();
         self.handle_again(waiting);
         self.handle_alarms();

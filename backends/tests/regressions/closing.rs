@@ -198,6 +198,41 @@ fn a_delivery_does_not_wait_for_what_another_thread_has_started() {
     }
 }
 
+/// What is left of a connection that had more to do concerns neither its successor,
+/// nor the turns to come.
+#[test]
+fn who_ends_with_more_to_do_leaves_nothing_behind() {
+    for &kind in lastbyte_backends::BUILT {
+        let mut world = World::new(kind, "");
+        let mut far_ends = Vec::new();
+        for round in 0..5 {
+            let ids: Vec<_> = (0..100)
+                .map(|_| {
+                    let (near, far) = pair();
+                    far_ends.push(far);
+                    let connection = world.attach(near).connection;
+                    world.driver.receive(connection).expect("an open connection");
+                    connection
+                })
+                .collect();
+            if round == 4 {
+                for far in far_ends.iter_mut().rev().take(ids.len()) {
+                    far.write_all(b"input").expect("writes");
+                }
+                let got = |event: &&Event| matches!(event, Event::Received { .. });
+                world.until(|events| events.iter().filter(got).count() == ids.len());
+            }
+            for id in &ids {
+                world.driver.abort(*id).expect("an open connection");
+            }
+            world.until(|events| events.iter().filter(|event| is_end(event)).count() == ids.len());
+        }
+        let (turns, events) = world.turns(Duration::from_millis(500));
+        assert!(events.is_empty(), "{kind}: {events:?}");
+        assert!(turns < 50, "{kind}: {turns} turns in half a second of nothing");
+    }
+}
+
 type Started = (Box<dyn Driver + Send>, Vec<ConnectionId>, Vec<TcpStream>);
 
 /// A driver of connections that wait for input.
