@@ -25,7 +25,9 @@ pub trait Backend: fmt::Debug + Send + Sync {
     ) -> Result<Box<dyn Driver>, DriverError>;
 
     /// A driver that may be moved to another thread, together with its
-    /// connections; so its sink must be movable too.
+    /// connections; so its sink must be movable too. With io_uring, what the kernel
+    /// does by itself for a connection is done by the thread that attached it, when that
+    /// next enters the kernel: where threads compute for long, epoll tells sooner.
     ///
     /// # Errors
     /// As [`Self::driver`].
