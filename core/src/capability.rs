@@ -154,7 +154,10 @@ impl Facility {
             Self::ZeroCopy => "payloads are copied into the socket",
             Self::Timestamps => "acked times are bracketed by looks at TCP_INFO instead of exact",
             Self::TimestampIdTcp => "the stamps' base is taken from the out-queue when attaching",
-            Self::TcpInfo => "looks go to the out-queue instead, which knows less",
+            Self::TcpInfo => {
+                "looks go to the out-queue instead, which knows less; MSG_ZEROCOPY is used on \
+                 accepted sockets only"
+            }
             Self::OutQueue => "looks go to TCP_INFO alone; without either, acked is unavailable",
             Self::SealedMemory => "generated bodies are copied from ordinary memory",
             Self::KernelTls => "TLS records are sealed and opened in user space",

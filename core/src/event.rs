@@ -205,11 +205,12 @@ impl AsFd for Socket {
 /// (`IPPROTO_MPTCP`) is refused with `EPROTONOSUPPORT`: it shows the account of its
 /// first path only, and has no stamps.
 ///
-/// Where something was written before, or `SO_ZEROCOPY` is on, memory is not lent to
-/// the kernel by `MSG_ZEROCOPY` but copied: whether that was used before, and so which
-/// call its next notification is of, cannot be known. A ring's own zero copy is used
-/// all the same. One that was written to, disconnected (`connect(2)` to `AF_UNSPEC`)
-/// and connected again must not be given: it looks like one that was never used.
+/// Where something was written before, `SO_ZEROCOPY` is on, or `TCP_INFO` cannot be had
+/// to tell, memory is not lent to the kernel by `MSG_ZEROCOPY` but copied: whether that
+/// was used before, and so which call its next notification is of, cannot be known. A
+/// ring's own zero copy is used all the same. One that was written to, disconnected
+/// (`connect(2)` to `AF_UNSPEC`) and connected again must not be given: it looks like
+/// one that was never used.
 ///
 /// One that was accepted with data in its SYN (`TCP_FASTOPEN`) is refused with `EBUSY`
 /// if it was written to before the peer has completed the handshake: until then the
