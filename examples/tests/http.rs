@@ -386,7 +386,7 @@ fn what_was_asked_before_a_drain_is_answered() {
         }
         drop(clients);
         assert_eq!(server.wait_for_exit().code(), Some(0));
-        assert_eq!(server.transfers().len(), 200);
+        assert_eq!(server.wait_for_transfers(200).len(), 200);
     }
 }
 
