@@ -209,11 +209,11 @@ impl Worker {
             if !matches!(self.listening, Listening::On(_)) {
                 self.make_room();
             }
-            self.service.counters.publish(&self.service.driver.counters());
-            self.flush_log();
             if self.deadline.is_none() && self.shared.stop.load(Ordering::Relaxed) {
                 self.start_to_drain(now);
             }
+            self.service.counters.publish(&self.service.driver.counters());
+            self.flush_log();
             if let Some(deadline) = self.deadline {
                 if self.is_drained(now) {
                     // The clients have everything; now it is the log's turn.
