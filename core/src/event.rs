@@ -139,6 +139,7 @@ pub struct Socket {
     peer: Option<SocketAddr>,
     fresh: AtomicBool,
     connects: bool,
+    unlent: bool,
 }
 
 impl Socket {
@@ -147,7 +148,13 @@ impl Socket {
     /// wrong offsets and so wrong completions.
     #[must_use]
     pub fn accepted(stream: TcpStream, peer: SocketAddr) -> Self {
-        Self { stream, peer: Some(peer), fresh: AtomicBool::new(true), connects: false }
+        Self {
+            stream,
+            peer: Some(peer),
+            fresh: AtomicBool::new(true),
+            connects: false,
+            unlent: true,
+        }
     }
 
     /// A socket on which a non-blocking `connect(2)` was begun, whatever has become of
@@ -159,6 +166,21 @@ impl Socket {
     #[must_use]
     pub fn connecting(stream: TcpStream) -> Self {
         Self { connects: true, ..Self::from(stream) }
+    }
+
+    /// The same, of which its owner knows that nothing was ever sent by `MSG_ZEROCOPY`,
+    /// though something may have been written: a greeting, or what comes before TLS.
+    /// Otherwise memory is lent to the kernel only where it shows that nothing was
+    /// written. Said in error, payloads come back before the kernel is done with them.
+    #[must_use]
+    pub fn unlent(self) -> Self {
+        Self { unlent: true, ..self }
+    }
+
+    /// Whether nothing was ever sent on it by `MSG_ZEROCOPY`, as far as is known.
+    #[must_use]
+    pub fn is_unlent(&self) -> bool {
+        self.unlent
     }
 
     /// Whether it was made by [`Self::connecting`].
@@ -207,7 +229,8 @@ impl AsFd for Socket {
 ///
 /// Where something was written before, `SO_ZEROCOPY` is on, or `TCP_INFO` cannot be had
 /// to tell, memory is not lent to the kernel by `MSG_ZEROCOPY` but copied: whether that
-/// was used before, and so which call its next notification is of, cannot be known. A
+/// was used before, and so which call its next notification is of, cannot be known
+/// (unless by its owner: [`Socket::unlent`]). A
 /// ring's own zero copy is used all the same. One that was written to, disconnected
 /// (`connect(2)` to `AF_UNSPEC`) and connected again must not be given: it looks like
 /// one that was never used.
@@ -217,6 +240,6 @@ impl AsFd for Socket {
 /// kernel does not tell how much is under way.
 impl From<TcpStream> for Socket {
     fn from(stream: TcpStream) -> Self {
-        Self { stream, peer: None, fresh: AtomicBool::new(false), connects: false }
+        Self { stream, peer: None, fresh: AtomicBool::new(false), connects: false, unlent: false }
     }
 }

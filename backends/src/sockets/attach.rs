@@ -30,8 +30,9 @@ impl Connection {
     ) -> Result<Self, Refused<Socket>> {
         // Before the stream is asked for, after which it counts as handed out.
         let fresh = socket.is_fresh();
+        let past = Past { fresh, unlent: socket.is_unlent() };
         let prepared = prepare(&socket, fresh, options).and_then(|connected| {
-            connected.then(|| taken_over(socket.stream(), fresh, cx)).transpose()
+            connected.then(|| taken_over(socket.stream(), past, cx)).transpose()
         });
         let taken_over = match prepared {
             Ok(taken_over) => taken_over,
@@ -118,13 +119,23 @@ fn prepare(socket: &Socket, fresh: bool, options: &AttachOptions) -> Result<bool
     Ok(connected)
 }
 
+/// What is known of what was done with a socket before.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Past {
+    /// Nothing at all.
+    fresh: bool,
+    /// Its owner says that nothing was sent by `MSG_ZEROCOPY`.
+    unlent: bool,
+}
+
 /// Takes over a connected socket.
 pub(super) fn taken_over(
     stream: &TcpStream,
-    fresh: bool,
+    past: Past,
     cx: &Context,
 ) -> Result<TakenOver, Failed> {
     let facilities = &cx.facilities;
+    let fresh = past.fresh;
     // What was written before the driver took over is not its business, but
     // counts in the kernel's numbers.
     let acked_base = if fresh || !facilities.tcp_info {
@@ -133,7 +144,7 @@ pub(super) fn taken_over(
         written(stream, facilities.out_queue)
             .map_err(|error| ("counting what was written before", error))?
     };
-    let can_lend = facilities.zero_copy && (fresh || names_calls(stream, cx));
+    let can_lend = facilities.zero_copy && (fresh || names_calls(stream, past, cx));
     let zero_copy = if can_lend { ZeroCopy::Untried } else { ZeroCopy::Unusable };
     let stamp_keys = if facilities.timestamps {
         enable_stamps(stream, fresh, facilities.timestamp_id_tcp)
@@ -152,15 +163,16 @@ pub(super) fn taken_over(
 /// Whether it will be known which call each notification of zero copy is of.
 /// `MSG_ZEROCOPY` counts a socket's calls (`sk_zckey`, net/core/skbuff.c,
 /// `msg_zerocopy_alloc`), and nothing tells how far that is: it is at 0 only where
-/// nothing was ever written. A ring's notifications are the operation's own.
-fn names_calls(stream: &TcpStream, cx: &Context) -> bool {
+/// nothing was ever written, or its owner knows. A ring's notifications are the
+/// operation's own.
+fn names_calls(stream: &TcpStream, past: Past, cx: &Context) -> bool {
     if cx.completes.lends() {
         return true;
     }
     let fd = stream.as_fd();
     cx.facilities.tcp_info
         && !zero_copy::is_enabled(fd).unwrap_or(true)
-        && tcp_info::read(fd).is_ok_and(|info| info.is_unwritten())
+        && (past.unlent || tcp_info::read(fd).is_ok_and(|info| info.is_unwritten()))
 }
 
 /// Empties the error queue of what a former owner has asked for: under the new

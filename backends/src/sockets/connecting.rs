@@ -1,7 +1,7 @@
 //! A socket that was attached before it is connected: what is submitted waits, and
 //! so does what the socket has to be asked and told.
 
-use super::attach::taken_over;
+use super::attach::{Past, taken_over};
 use super::connection::{Connection, reason};
 use super::context::Context;
 use super::selector::Ready;
@@ -37,7 +37,7 @@ impl Connection {
     }
 
     fn connected(&mut self, cx: &mut Context) -> bool {
-        match taken_over(&self.stream, false, cx) {
+        match taken_over(&self.stream, Past::default(), cx) {
             Ok(taken_over) => self.begin(taken_over),
             Err((doing, error)) => {
                 self.die(&reason(doing, &error), cx);

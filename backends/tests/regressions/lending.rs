@@ -3,7 +3,7 @@
 use crate::world::{World, pair, reached};
 use lastbyte::{
     BackendKind, Choice, DriverConfig, Facility, Method, Payload, Pool, PooledBuf, Restrictions,
-    Stage, Watch,
+    Socket, Stage, Watch,
 };
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -65,20 +65,23 @@ fn memory_is_kept_on_a_socket_that_was_lent_memory_before() {
 #[test]
 fn memory_is_lent_on_a_socket_that_nothing_was_written_to() {
     for kind in lends() {
-        for written in [false, true] {
+        for (written, unlent) in [(false, false), (true, false), (true, true)] {
             let (mut near, far) = pair();
             if written {
                 near.write_all(b"hello").expect("writes");
             }
             let mut world = world(kind);
-            let connection = world.attach(near).connection;
+            let socket = Socket::from(near);
+            let socket = if unlent { socket.unlent() } else { socket };
+            let connection = world.attach(socket).connection;
             let peer = crate::world::reader(far, Duration::ZERO);
             world.submit(connection, vec![1; SIZE], Watch::ACKED);
             let events = world.until(|events| !reached(events, Stage::Released).is_empty());
             let method = reached(&events, Stage::Released)[0].method;
             let lent = matches!(method, Method::ZeroCopy | Method::ZeroCopyRefused);
             // The notifications of a ring say by themselves what they are of.
-            assert_eq!(lent, !written || kind == BackendKind::IoUring, "{kind}, {written}");
+            let expected = !written || unlent || kind == BackendKind::IoUring;
+            assert_eq!(lent, expected, "{kind}, {written}, {unlent}");
             drop(world);
             // It may have been reset.
             drop(peer.join());

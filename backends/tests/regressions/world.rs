@@ -2,7 +2,7 @@
 
 use lastbyte::{
     AttachOptions, Attached, BackendKind, Choice, Completion, ConnectionId, Driver, DriverConfig,
-    Event, EventQueue, Payload, Stage, TransferId, Watch,
+    Event, EventQueue, Payload, Socket, Stage, TransferId, Watch,
 };
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
@@ -36,8 +36,8 @@ impl World {
         Self { driver: driver.expect("a driver"), queue }
     }
 
-    pub(crate) fn attach(&mut self, stream: TcpStream) -> Attached {
-        self.driver.attach(stream.into(), &AttachOptions::default()).expect("attaches")
+    pub(crate) fn attach(&mut self, socket: impl Into<Socket>) -> Attached {
+        self.driver.attach(socket.into(), &AttachOptions::default()).expect("attaches")
     }
 
     pub(crate) fn submit(

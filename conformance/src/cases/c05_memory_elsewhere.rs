@@ -12,7 +12,7 @@ use crate::sys::tcp;
 use crate::wire::Wire;
 use crate::{Case, Lack, Proof, Subject};
 use bytes::Bytes;
-use lastbyte::{AttachOptions, ConnectionId, Facility, Method, Pool, Watch};
+use lastbyte::{AttachOptions, ConnectionId, Facility, Method, Pool, Socket, Watch};
 use socket2::SockRef;
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -72,7 +72,8 @@ fn is_real(subject: &Subject, peer: SocketAddr, registered: bool) -> Result<Proo
     // Where it cannot be registered, a buffer of it is pinned when it is sent.
     let pool = Pool::contiguous(LONG, 1);
     let registered = registered && rig.driver().register(&pool).is_ok();
-    let connection = rig.attach(socket, &AttachOptions::default())?;
+    // Only the hello was written, and that was copied.
+    let connection = rig.attach(Socket::from(socket).unlent(), &AttachOptions::default())?;
     let mut methods = Vec::new();
     for len in [[SHORT; 20], [LONG; 20]].concat() {
         let transfer = if registered {
@@ -154,7 +155,7 @@ fn overwrite_in_flight(
     let mut rig = Rig::eager(subject)?;
     let mut patience = AttachOptions::default();
     patience.stall_timeout = None;
-    let connection = rig.attach(socket, &patience)?;
+    let connection = rig.attach(Socket::from(socket).unlent(), &patience)?;
     rig.set_position(connection, filled);
     let memory = SharedMemory::new(&pattern::bytes(filled, SHORT))?;
     let payload = Bytes::from_owner(memory.clone());
